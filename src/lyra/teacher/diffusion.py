@@ -1,0 +1,118 @@
+"""From a cache and a camera path to a clip's latents."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from diffusers import EDMEulerScheduler
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lyra.cache import CacheViews, DepthCache, WarpSettings, render_cache
+from lyra.cameras import Cameras
+from lyra.teacher.conditioning import Condition, condition_network, encode_buffers, encode_first_frame
+from lyra.teacher.sampling import guide, precondition, sample_euler, schedule_sigmas
+from lyra.tokenizer import Tokenizer
+from lyra.trajectories import noise_generator
+
+_PUBLISHED_AUGMENT_SEED = 1
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """How a teacher is sampled."""
+
+    frames: int = 121
+    height: int = 704
+    width: int = 1280
+    fps: float = 24.0
+    steps: int = 35
+    guidance: float = 1.0
+    """Added weight of conditional over unconditional; 1 is the published value, 0 takes one pass."""
+    max_buffers: int = 2
+    published_warp: bool = False
+    """Splat the cache with the published model's pixel centres and normalisation."""
+
+
+@dataclass(frozen=True)
+class TeacherRequest:
+    """One clip to imagine."""
+
+    image: Float[Tensor, "3 height width"]
+    """The input view in [-1, 1]; the clip's first frame."""
+    cache: DepthCache
+    cameras: Cameras
+    """One view a frame, the first at the input view."""
+    seed: int
+    name: str
+    """Names the clip's noise: the same seed and name give the same clip."""
+
+
+class VideoTeacher(Protocol):
+    """A model that turns a request into a clip's normalized latents."""
+
+    def imagine(self, request: TeacherRequest) -> Float[Tensor, "channel time height width"]:
+        """Normalized latents of the clip."""
+        ...
+
+
+class DiffusionTeacher:
+    """GEN3C's form: a diffusion transformer that is conditioned on renders of the 3D cache."""
+
+    def __init__(
+        self,
+        transformer: nn.Module,
+        tokenizer: Tokenizer,
+        scheduler: EDMEulerScheduler,
+        text: Float[Tensor, "text_token text_channel"],
+        negative_text: Float[Tensor, "text_token text_channel"],
+        config: TeacherConfig,
+    ):
+        self.transformer = transformer
+        self.tokenizer = tokenizer
+        self.scheduler = scheduler
+        self.text = text
+        self.negative_text = negative_text
+        self.config = config
+
+    @property
+    def warp_settings(self) -> WarpSettings:
+        """How the cache is splatted for this teacher."""
+        if self.config.published_warp:
+            return WarpSettings(pixel_center=0.0, frames_per_normalization=2)
+        return WarpSettings()
+
+    def condition(self, image: Float[Tensor, "3 height width"], views: CacheViews) -> Condition:
+        """Conditioning of one clip from the input image (in [-1, 1]) and the cache's views of its path."""
+        latent_frames = self.tokenizer.spec.latent_frames(len(views.images))
+        return Condition(
+            encode_first_frame(self.tokenizer, image, latent_frames),
+            encode_buffers(self.tokenizer, views, self.config.max_buffers),
+            self.text[None],
+        )
+
+    @torch.no_grad()
+    def imagine(self, request: TeacherRequest) -> Float[Tensor, "channel time height width"]:
+        """Normalized latents of the clip, in float32."""
+        views = render_cache(request.cache, request.cameras, self.warp_settings)
+        condition = self.condition(request.image, views)
+        network = guide(
+            condition_network(self.transformer, condition, self.config.fps),
+            condition_network(
+                self.transformer, condition.without_camera(self.negative_text[None]), self.config.fps
+            ),
+            self.config.guidance,
+        )
+        shape = condition.first_frame.shape
+        noise = torch.randn(shape, generator=noise_generator(request.seed, f"teacher/{request.name}"))
+        # The published sampler draws this noise once, by numpy with a fixed seed, for every clip.
+        augment = np.random.RandomState(_PUBLISHED_AUGMENT_SEED).standard_normal(tuple(shape))  # noqa: NPY002
+        latents = sample_euler(
+            precondition(network),
+            noise.to(condition.first_frame),
+            schedule_sigmas(self.scheduler, self.config.steps),
+            condition.first_frame,
+            torch.from_numpy(augment).to(condition.first_frame),
+        )
+        return latents[0].float()
