@@ -8,7 +8,6 @@ bfloat16 has a spacing of 4 pixels, which is why rays made in it are wrong.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -35,7 +34,7 @@ class Cameras:
     def __len__(self) -> int:
         return self.camera_to_world.shape[0]
 
-    def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> Self:
+    def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> "Cameras":
         return replace(self, camera_to_world=self.camera_to_world[index], intrinsics=self.intrinsics[index])
 
     @property
@@ -48,18 +47,18 @@ class Cameras:
         """Camera centres in world space."""
         return self.camera_to_world[..., :3, 3]
 
-    def to(self, target: torch.device | torch.dtype | str) -> Self:
+    def to(self, target: torch.device | torch.dtype | str) -> "Cameras":
         """Moves the tensors to a device or dtype."""
         return replace(
             self, camera_to_world=self.camera_to_world.to(target), intrinsics=self.intrinsics.to(target)
         )
 
-    def resized(self, height: int, width: int) -> Self:
+    def resized(self, height: int, width: int) -> "Cameras":
         """The same views at another image size; intrinsics scale with it."""
         scale = self.intrinsics.new_tensor([width / self.width, height / self.height] * 2)
         return replace(self, intrinsics=self.intrinsics * scale, height=height, width=width)
 
-    def relative_to(self, origin: Float[Tensor, "4 4"]) -> Self:
+    def relative_to(self, origin: Float[Tensor, "4 4"]) -> "Cameras":
         """Expresses the cameras in the frame of ``origin`` (a camera_to_world), which becomes the identity."""
         return replace(self, camera_to_world=invert_rigid(origin) @ self.camera_to_world)
 

@@ -5,7 +5,6 @@ A 4D scene is the same class with a leading time axis.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -31,19 +30,19 @@ class Gaussians:
     def __len__(self) -> int:
         return self.means.shape[-2]
 
-    def map(self, function) -> Self:
+    def map(self, function) -> "Gaussians":
         """Applies ``function`` to every tensor."""
-        return type(self)(**{f.name: function(getattr(self, f.name)) for f in fields(self)})
+        return Gaussians(**{f.name: function(getattr(self, f.name)) for f in fields(self)})
 
-    def to(self, target: torch.device | torch.dtype | str) -> Self:
+    def to(self, target: torch.device | torch.dtype | str) -> "Gaussians":
         """Moves the tensors to a device or dtype."""
         return self.map(lambda tensor: tensor.to(target))
 
-    def detach(self) -> Self:
+    def detach(self) -> "Gaussians":
         """The same Gaussians outside the graph."""
         return self.map(torch.Tensor.detach)
 
-    def select(self, index: Shaped[Tensor, "kept"]) -> Self:
+    def select(self, index: Shaped[Tensor, "kept"]) -> "Gaussians":
         """Gaussians of an unbatched set by index or boolean mask, in the order of ``index``."""
         return self.map(lambda tensor: tensor[index])
 

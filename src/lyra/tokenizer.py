@@ -11,7 +11,7 @@ deviation in every channel and latent frame (``sigma_data`` = 0.5); the teacher 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from einops import rearrange
@@ -36,6 +36,7 @@ class LatentSpec:
         return 1 + (frames - 1) // self.temporal
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """What the teacher, the student and the training need of a tokenizer."""
 

@@ -1,7 +1,7 @@
 """From a cache and a camera path to a clip's latents."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -49,6 +49,7 @@ class TeacherRequest:
     """Names the clip's noise: the same seed and name give the same clip."""
 
 
+@runtime_checkable
 class VideoTeacher(Protocol):
     """A model that turns a request into a clip's normalized latents."""
 

@@ -1,0 +1,42 @@
+"""A clip: what the teacher imagined along one path, kept as latents and cameras."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lyra.cameras import Cameras
+from lyra.formats import load_tensors, save_tensors
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Normalized latents of a video and the camera of each of its frames."""
+
+    latents: Float[Tensor, "channel latent_time latent_height latent_width"]
+    """In the teacher's normalized space (standard deviation 0.5), which is how published data sets store them."""
+    cameras: Cameras
+    """One view a frame, at the video's size in pixels."""
+
+
+def save_clip(clip: Clip, path: Path) -> None:
+    """Writes a clip to one safetensors file, in float32."""
+    tensors = {
+        "latents": clip.latents.float(),
+        "camera_to_world": clip.cameras.camera_to_world,
+        "intrinsics": clip.cameras.intrinsics,
+    }
+    size = {"height": str(clip.cameras.height), "width": str(clip.cameras.width)}
+    save_tensors(tensors, path, metadata=size)
+
+
+def load_clip(path: Path, height: int, width: int) -> Clip:
+    """Reads what ``save_clip`` wrote.
+
+    Raises:
+        LyraError: the file is missing or damaged.
+    """
+    tensors = load_tensors(path)
+    cameras = Cameras(tensors["camera_to_world"], tensors["intrinsics"], height, width)
+    return Clip(tensors["latents"], cameras)

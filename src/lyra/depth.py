@@ -1,0 +1,120 @@
+"""Depth of one image: the protocol, and the small network of ``mini``."""
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from lyra.cache import MAX_DEPTH
+
+
+@dataclass(frozen=True)
+class DepthPrediction:
+    """Depth of one view."""
+
+    depth: Float[Tensor, "height width"]
+    """Z-depth, in scene units or metres; only ratios count where ``metric`` is False."""
+    valid: Bool[Tensor, "height width"]
+    """False on sky and wherever the estimator has no opinion."""
+    fov_degrees: float | None
+    """Field of view of the image's shorter side if the estimator predicts one."""
+    metric: bool
+
+
+@runtime_checkable
+class DepthEstimator(Protocol):
+    """A model that predicts depth of an image."""
+
+    def predict(self, image: Float[Tensor, "3 height width"]) -> DepthPrediction:
+        """Depth of an image in [0, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class DepthNetConfig:
+    """Size of the depth network."""
+
+    width: int = 32
+    levels: int = 4
+    max_width: int = 192
+
+
+class DepthNet(nn.Module):
+    """A U-Net that predicts log depth relative to the view's median; image rows are an input, for the ground."""
+
+    def __init__(self, config: DepthNetConfig):
+        super().__init__()
+        self.config = config
+        widths = [min(config.width * 2**i, config.max_width) for i in range(config.levels + 1)]
+        self.stem = nn.Conv2d(5, widths[0], 3, padding=1)
+        pairs = list(zip(widths[:-1], widths[1:], strict=True))
+        self.encoder = nn.ModuleList(nn.ModuleList([_Residual(a), nn.Conv2d(a, b, 4, 2, 1)]) for a, b in pairs)
+        self.middle = nn.Sequential(_Residual(widths[-1]), _GlobalMix(widths[-1]), _Residual(widths[-1]))
+        self.decoder = nn.ModuleList(
+            nn.ModuleList([nn.Conv2d(b, a, 3, padding=1), nn.Conv2d(2 * a, a, 1), _Residual(a)])
+            for a, b in reversed(pairs)
+        )
+        self.out = nn.Conv2d(widths[0], 1, 3, padding=1)
+
+    def forward(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch height width"]:
+        """Log depth up to a constant of the view, for images in [0, 1] of any size of at least 16 pixels."""
+        height, width = image.shape[-2:]
+        rows = torch.linspace(-1, 1, height, device=image.device, dtype=image.dtype)
+        columns = torch.linspace(-1, 1, width, device=image.device, dtype=image.dtype)
+        position = torch.stack([rows[:, None].expand(-1, width), columns.expand(height, -1)])
+        x = self.stem(torch.cat([image * 2 - 1, position.expand(len(image), -1, -1, -1)], dim=1))
+        skips = []
+        for residual, down in self.encoder:
+            x = residual(x)
+            skips.append(x)
+            x = down(x)
+        x = self.middle(x)
+        for (narrow, join, residual), skip in zip(self.decoder, reversed(skips), strict=True):
+            x = F.interpolate(narrow(x), size=skip.shape[-2:], mode="bilinear", align_corners=False)
+            x = residual(join(torch.cat([x, skip], dim=1)))
+        return self.out(x)[:, 0]
+
+    @torch.no_grad()
+    def predict(self, image: Float[Tensor, "3 height width"]) -> DepthPrediction:
+        """Depth with median 1; every pixel is valid, since the network knows no sky."""
+        log_depth = self(image[None])[0].float()
+        depth = (log_depth - log_depth.median()).clamp(-4, 4).exp()
+        return DepthPrediction(depth, torch.ones_like(depth, dtype=torch.bool), None, False)
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = nn.GroupNorm(8, width)
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.silu(self.first(self.norm(x))))
+
+
+class _GlobalMix(nn.Module):
+    """Lets every pixel see the whole view's mean, which decides what is near."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.mix = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + F.silu(self.mix(x.mean((2, 3))))[:, :, None, None]
+
+
+def scene_depth(prediction: DepthPrediction) -> Float[Tensor, "height width"]:
+    """Depth in scene units: the median of the valid pixels becomes 1, invalid ones go to the far clamp.
+
+    Raises:
+        ValueError: no pixel is valid.
+    """
+    valid = prediction.valid & prediction.depth.isfinite() & (prediction.depth > 0)
+    if not bool(valid.any()):
+        raise ValueError("the depth estimator found no valid pixel")
+    depth = prediction.depth / prediction.depth[valid].median()
+    return torch.where(valid, depth, torch.full_like(depth, MAX_DEPTH)).clamp(max=MAX_DEPTH)

@@ -1,0 +1,25 @@
+"""The files lyra reads and writes: splats, videos, images, cameras and tensors.
+
+Every writer is atomic (nothing half-written ever has its final name) and gives the same bytes for the same
+content; every reader answers a file that is not what it should be with a one-line :class:`~lyra.errors.LyraError`.
+"""
+
+from lyra.formats.files import sha256_file, write_atomically
+from lyra.formats.images import load_image, save_image, save_video
+from lyra.formats.poses import load_cameras, save_cameras
+from lyra.formats.splats import load_ply, save_ply
+from lyra.formats.tensors import load_tensors, save_tensors
+
+__all__ = [
+    "load_cameras",
+    "load_image",
+    "load_ply",
+    "load_tensors",
+    "save_cameras",
+    "save_image",
+    "save_ply",
+    "save_tensors",
+    "save_video",
+    "sha256_file",
+    "write_atomically",
+]

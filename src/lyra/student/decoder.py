@@ -1,0 +1,291 @@
+"""The paper's 3DGS decoder: video latents, Plücker maps and times in, pixel-aligned Gaussians out, in one pass.
+
+Source: ``LatentRecon`` of Lyra (sections "3DGS decoder" of paper and fact sheet); golden ``lyra_decoder_static``.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lyra.gaussians import Gaussians
+from lyra.student.mamba2 import MambaBlock
+
+RAW_CHANNELS = 12
+"""distance 1, color 3, scale 3, rotation 4, opacity 1."""
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Size and geometry of a decoder. The defaults are the paper's."""
+
+    width: int = 512
+    depth: int = 16
+    attention_every: int = 8
+    """Every how many blocks one is attention; the others are Mamba-2."""
+    heads: int = 8
+    state: int = 256
+    latent_channels: int = 16
+    token_patch: int = 2
+    """Latent cells of one token's side."""
+    splats_per_token: int = 2
+    """Gaussians of one token's side."""
+    splat_frames: int = 8
+    """Frames of Gaussians for each latent frame after the first; a power of two."""
+    time_conditioning: bool = False
+    """Take source and target times (dynamic scenes)."""
+    geometry: Literal["ray", "cache"] = "ray"
+    """What the raw channels correct. "ray" is the paper's: distance between near and far. "cache" is the variant for
+    small students: distance relative to the cache's depth, color relative to the tokenizer's own decode."""
+    near: float = 0.1
+    far: float = 500.0
+    distance_shift: float = -1.65
+    max_scale: float = 0.3
+    opacity_shift: float = -2.0
+    keep: float = 0.2
+    """Share of the Gaussians that opacity pruning keeps."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.near < self.far:
+            raise ValueError(f"near {self.near} and far {self.far} must be positive and in order")
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"keep must be in (0, 1], got {self.keep}")
+
+
+@dataclass(frozen=True)
+class BaseSurface:
+    """What a "cache" decoder corrects, on the grid of its Gaussians."""
+
+    distance: Float[Tensor, "batch view time height width"]
+    """Ray distance of the cache's depth, holes filled."""
+    covered: Float[Tensor, "batch view time height width"]
+    """1 where the cache has a point, 0 where the distance was filled in."""
+    color: Float[Tensor, "batch view time height width 3"]
+    """The tokenizer's decode of the teacher's latents."""
+
+
+@dataclass(frozen=True)
+class StudentInputs:
+    """Everything a decoder reads of a scene's clips; see ``prepare_student_inputs``."""
+
+    latents: Float[Tensor, "batch view channel latent_time latent_height latent_width"]
+    """Raw latents."""
+    plucker: Float[Tensor, "batch view plucker_channel latent_time latent_height latent_width"]
+    """Both halves of the Plücker map through the tokenizer."""
+    ray_origins: Float[Tensor, "batch view time height width 3"]
+    """Rays on the grid of the Gaussians."""
+    ray_directions: Float[Tensor, "batch view time height width 3"]
+    """Unit length."""
+    pixel_angle: Float[Tensor, "batch view"]
+    """Side of one Gaussian's cell at distance 1."""
+    base: BaseSurface | None = None
+    times: Float[Tensor, "batch channel latent_time_plus_one latent_height latent_width"] | None = None
+    """Source times and, last, the target time through the tokenizer; shared by all views."""
+
+
+class PatchEmbed(nn.Module):
+    """Patches to normalised tokens."""
+
+    def __init__(self, channels: int, width: int, patch: int, zero: bool = False):
+        super().__init__()
+        self.proj = nn.Conv3d(channels, width, (1, patch, patch), stride=(1, patch, patch))
+        self.norm = nn.LayerNorm(width)
+        if zero:
+            nn.init.zeros_(self.proj.weight)
+            nn.init.zeros_(self.proj.bias)
+
+    def forward(self, x: Float[Tensor, "batch channel time height width"]) -> Float[Tensor, "batch token dim"]:
+        """Tokens in the order time, row, column."""
+        return self.norm(self.proj(x).flatten(2).mT)
+
+
+class Attention(nn.Module):
+    """Full self-attention over all tokens of all views."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token width"]:
+        """Softmax attention."""
+        q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
+        return self.proj(rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)"))
+
+
+class MLP(nn.Module):
+    """Two layers with exact GELU."""
+
+    def __init__(self, width: int, ratio: int = 4):
+        super().__init__()
+        self.fc1 = nn.Linear(width, ratio * width)
+        self.fc2 = nn.Linear(ratio * width, width)
+
+    def forward(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token width"]:
+        """Pointwise."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class AttentionBlock(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = MLP(width)
+
+    def forward(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token width"]:
+        """Attention, then MLP."""
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class GaussianDecoder(nn.Module):
+    """Latent tokens of all trajectories, one sequence, to Gaussians."""
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        self.config = config
+        c, width, patch = config.latent_channels, config.width, config.token_patch
+        self.latent_embed = PatchEmbed(c, width, patch)
+        self.plucker_embed = PatchEmbed(2 * c, width, patch, zero=True)
+        if config.time_conditioning:
+            self.source_time_embed = PatchEmbed(c, width, patch, zero=True)
+            self.target_time_embed = PatchEmbed(c, width, patch, zero=True)
+        if config.geometry == "cache":
+            self.depth_embed = PatchEmbed(2, width, config.splats_per_token, zero=True)
+        self.blocks = nn.ModuleList(
+            AttentionBlock(width, config.heads)
+            if (index + 1) % config.attention_every == 0
+            else MambaBlock(width, config.state)
+            for index in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        half, side = config.splat_frames // 2, config.splats_per_token
+        self.head = nn.ConvTranspose3d(
+            width,
+            RAW_CHANNELS,
+            (2 * half + 1, side, side),
+            stride=(config.splat_frames, side, side),
+            padding=(half, 0, 0),
+        )
+        if config.geometry == "cache":
+            # Start at the base surface: the first steps correct it instead of finding it.
+            with torch.no_grad():
+                self.head.weight.mul_(0.03)
+                self.head.bias.zero_()
+
+    def embed(self, inputs: StudentInputs) -> Float[Tensor, "batch token width"]:
+        """Sum of the embeddings, trajectories one after another."""
+        batch, views = inputs.latents.shape[:2]
+        tokens = self.latent_embed(inputs.latents.flatten(0, 1)) + self.plucker_embed(
+            inputs.plucker.flatten(0, 1)
+        )
+        if self.config.time_conditioning:
+            tokens = tokens + repeat(self._embed_times(inputs), "b n d -> (b v) n d", v=views)
+        if self.config.geometry == "cache":
+            tokens = tokens + self._embed_base(inputs)
+        return rearrange(tokens, "(b v) n d -> b (v n) d", b=batch)
+
+    def _embed_times(self, inputs: StudentInputs) -> Tensor:
+        if inputs.times is None:
+            raise ValueError("this decoder is conditioned on time, but the inputs have no times")
+        source = self.source_time_embed(inputs.times[:, :, :-1])
+        target = self.target_time_embed(inputs.times[:, :, -1:])
+        return source + target.repeat(1, source.shape[1] // target.shape[1], 1)
+
+    def _embed_base(self, inputs: StudentInputs) -> Tensor:
+        if inputs.base is None:
+            raise ValueError("this decoder corrects the cache's depth, but the inputs have no base surface")
+        maps = torch.stack([inputs.base.distance.log(), inputs.base.covered], dim=2)
+        maps = maps[:, :, :, :: self.config.splat_frames]
+        return self.depth_embed(maps.flatten(0, 1))
+
+    def raw_gaussians(self, inputs: StudentInputs) -> Float[Tensor, "batch view time height width 12"]:
+        """The head's output before activation, on the grid of the Gaussians."""
+        batch, views, _, frames, height, width = inputs.latents.shape
+        tokens = self.embed(inputs)
+        for block in self.blocks:
+            tokens = block(tokens)
+        rows, columns = height // self.config.token_patch, width // self.config.token_patch
+        grid = rearrange(
+            self.norm(tokens),
+            "b (v t h w) d -> (b v) d t h w",
+            **{"v": views, "t": frames, "h": rows, "w": columns},
+        )
+        return rearrange(self.head(grid), "(b v) c t h w -> b v t h w c", b=batch, v=views)
+
+    def forward(self, inputs: StudentInputs) -> Gaussians:
+        """All Gaussians of a scene, unpruned, in the order view, time, row, column; geometry in float32."""
+        raw = self.raw_gaussians(inputs)
+        raw = raw.float() if raw.dtype in (torch.bfloat16, torch.float16) else raw
+        if self.config.geometry == "cache":
+            gaussians = activate_cache(raw, inputs, self.config)
+        else:
+            gaussians = activate_ray(raw, inputs.ray_origins, inputs.ray_directions, self.config)
+        return Gaussians(
+            means=gaussians.means.flatten(1, -2),
+            scales=gaussians.scales.flatten(1, -2),
+            quaternions=gaussians.quaternions.flatten(1, -2),
+            opacities=gaussians.opacities.flatten(1),
+            colors=gaussians.colors.flatten(1, -2),
+        )
+
+
+def _split(raw: Tensor) -> tuple[Tensor, ...]:
+    return raw.split([1, 3, 3, 4, 1], dim=-1)
+
+
+def activate_ray(
+    raw: Float[Tensor, "*batch splat 12"],
+    origins: Float[Tensor, "*batch splat 3"],
+    directions: Float[Tensor, "*batch splat 3"],
+    config: DecoderConfig,
+) -> Gaussians:
+    """The paper's activation: distance between near and far along the ray, absolute scale and color.
+
+    Source: ``gaussian_processing``; golden ``gaussian_activation``.
+    """
+    distance, color, scale, rotation, opacity = _split(raw)
+    weight = torch.sigmoid(distance + config.distance_shift)
+    reach = config.near * (1 - weight) + config.far * weight
+    # exp overflows long before the cap matters; the cap is applied in the exponent.
+    cap = torch.log(torch.tensor(config.max_scale, dtype=torch.float64)).item()
+    return Gaussians(
+        means=origins + reach * directions,
+        scales=torch.exp((scale - (1 - cap)).clamp(max=cap)),
+        quaternions=F.normalize(rotation, dim=-1),
+        opacities=torch.sigmoid(opacity[..., 0] + config.opacity_shift),
+        colors=0.5 * torch.tanh(color) + 0.5,
+    )
+
+
+def activate_cache(
+    raw: Float[Tensor, "batch view time height width 12"], inputs: StudentInputs, config: DecoderConfig
+) -> Gaussians:
+    """The small student's activation: corrections of the base surface.
+
+    Distance is the base's times exp(x), between near and far; scale is 0.3 of the cell's footprint times exp(x), at
+    most 4 footprints; color is the base's plus x; zero raw channels are the base surface itself.
+    """
+    base = inputs.base
+    if base is None:
+        raise ValueError("this decoder corrects the cache's depth, but the inputs have no base surface")
+    distance, color, scale, rotation, opacity = _split(raw)
+    reach = (base.distance[..., None].log() + distance).exp().clamp(config.near, config.far)
+    footprint = reach * inputs.pixel_angle[:, :, None, None, None, None]
+    upright = rotation.new_tensor([1.0, 0.0, 0.0, 0.0])
+    return Gaussians(
+        means=inputs.ray_origins + reach * inputs.ray_directions,
+        scales=footprint * (0.3 * scale.clamp(max=8).exp()).clamp(max=4),
+        quaternions=F.normalize(rotation + upright, dim=-1),
+        opacities=torch.sigmoid(opacity[..., 0] + config.opacity_shift),
+        colors=(base.color + color).clamp(0, 1),
+    )

@@ -1,0 +1,117 @@
+"""One road from clips to what the decoder reads, for training and inference alike."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+from lyra.cache import DepthCache, fill_holes, render_cache
+from lyra.cameras import Cameras, pixel_rays, plucker_map, z_depth_factor
+from lyra.clips import Clip
+from lyra.student.decoder import BaseSurface, DecoderConfig, StudentInputs
+from lyra.tokenizer import LatentSpec, Tokenizer
+
+
+def frame_times(frames: int) -> Float[Tensor, "time"]:
+    """Times of a clip's frames in [0, 1]."""
+    return torch.linspace(0, 1, frames)
+
+
+def encode_time(times: Float[Tensor, "time"]) -> Float[Tensor, "time 3"]:
+    """[t, cos t, sin t], which is tiled to a video and tokenized after * 2 - 1.
+
+    Source: ``timestep_embedding`` of Lyra; golden ``rays_time``.
+    """
+    return torch.stack([times, times.cos(), times.sin()], dim=-1)
+
+
+def splat_frame_indices(frames: int, spec: LatentSpec, config: DecoderConfig) -> list[int]:
+    """Frames at which the decoder places Gaussians: the first, then every so many."""
+    if spec.temporal % config.splat_frames:
+        raise ValueError(f"splat_frames {config.splat_frames} does not divide the compression {spec.temporal}")
+    return list(range(0, frames, spec.temporal // config.splat_frames))
+
+
+def splat_stride(spec: LatentSpec, config: DecoderConfig) -> int:
+    """Pixels of one Gaussian's side."""
+    return spec.spatial * config.token_patch // config.splats_per_token
+
+
+@torch.no_grad()
+def prepare_student_inputs(
+    clips: Sequence[Clip], tokenizer: Tokenizer, config: DecoderConfig, cache: DepthCache | None = None
+) -> StudentInputs:
+    """Inputs of a decoder for the clips of one scene (a batch of one).
+
+    Cameras are expressed relative to the first clip's first frame, which is the world of the Gaussians.
+
+    Args:
+        clips: One a trajectory, all of one length.
+        tokenizer: The teacher's.
+        config: The decoder's.
+        cache: The scene's depth cache; needed by decoders of "cache" geometry.
+
+    Raises:
+        ValueError: the decoder wants a cache and there is none.
+    """
+    origin = clips[0].cameras.camera_to_world[0]
+    cameras = [clip.cameras.relative_to(origin) for clip in clips]
+    frames = splat_frame_indices(len(cameras[0]), tokenizer.spec, config)
+    stride = splat_stride(tokenizer.spec, config)
+    latents = torch.stack([tokenizer.denormalize(clip.latents) for clip in clips])
+    grids = [view[frames].resized(view.height // stride, view.width // stride) for view in cameras]
+    rays = [pixel_rays(grid) for grid in grids]
+    base = None
+    if config.geometry == "cache":
+        if cache is None:
+            raise ValueError("a decoder of cache geometry needs the scene's depth cache")
+        base = _base_surface(latents, cameras, cache, tokenizer, frames, stride)
+    return StudentInputs(
+        latents=latents[None],
+        plucker=torch.cat([_encode_plucker(view, tokenizer) for view in cameras])[None],
+        ray_origins=torch.stack([origins for origins, _ in rays])[None],
+        ray_directions=torch.stack([directions for _, directions in rays])[None],
+        pixel_angle=torch.stack([1 / grid.intrinsics[0, 0] for grid in grids])[None],
+        base=base,
+    )
+
+
+def _encode_plucker(cameras: Cameras, tokenizer: Tokenizer) -> Float[Tensor, "1 channel time h w"]:
+    """Both halves of the Plücker map as videos of raw values, through the tokenizer."""
+    halves = rearrange(plucker_map(cameras), "t (half c) h w -> half c t h w", half=2)
+    return torch.cat([tokenizer.encode(half[None]) for half in halves], dim=1)
+
+
+def _base_surface(
+    latents: Tensor,
+    cameras: Sequence[Cameras],
+    cache: DepthCache,
+    tokenizer: Tokenizer,
+    frames: list[int],
+    stride: int,
+) -> BaseSurface:
+    distances, covered, colors = [], [], []
+    for latent, view in zip(latents, cameras, strict=True):
+        at_frames = view[frames]
+        views = render_cache(cache, at_frames)
+        depth, mask = views.depth[:, 0], views.masks[:, 0]
+        # Holes open behind what moves aside: they are filled in log depth, so that far neighbours count.
+        log_depth = fill_holes(depth.clamp(min=1e-3).log()[:, None] * mask[:, None], mask)[:, 0]
+        distances.append(_shrink((log_depth.exp() * z_depth_factor(at_frames)).log(), stride).exp())
+        covered.append(_shrink(mask, stride))
+        video = tokenizer.decode(latent[None])[0] / 2 + 0.5
+        colors.append(_shrink(video[:, frames].movedim(0, 1), stride).movedim(1, -1).clamp(0, 1))
+    return BaseSurface(torch.stack(distances)[None], torch.stack(covered)[None], torch.stack(colors)[None])
+
+
+def _shrink(maps: Tensor, stride: int) -> Tensor:
+    if stride == 1:
+        return maps
+    extra = maps.ndim == 3
+    small = F.avg_pool2d(maps[:, None] if extra else maps, stride)
+    return small[:, 0] if extra else small
+
+

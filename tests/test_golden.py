@@ -1,0 +1,413 @@
+"""Parity with tensors that the official code made; every size and setting is read from the files.
+
+The folder is named by LYRA_GOLDEN (default: ``../shared/golden`` beside the checkout).
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKLCosmos, CosmosTransformer3DModel, EDMEulerScheduler
+from safetensors import safe_open
+
+from lyra.cache import PUBLISHED_WARP, CacheViews, WarpSettings, build_cache, reliable_depth, render_cache, unproject
+from lyra.cameras import Cameras, invert_rigid, pixel_rays, plucker_map
+from lyra.convert import (
+    DECODER_RULES,
+    DECODER_STATIC_IGNORED,
+    TRANSFORMER_IGNORED,
+    TRANSFORMER_RULES,
+    load_strictly,
+    rename,
+    rename_tokenizer,
+)
+from lyra.formats import load_ply
+from lyra.gaussians import prune
+from lyra.losses import depth_loss
+from lyra.student.decoder import DecoderConfig, GaussianDecoder, StudentInputs, activate_ray
+from lyra.student.inputs import encode_time, frame_times
+from lyra.teacher.conditioning import encode_buffers
+from lyra.teacher.sampling import guide, precondition, sample_euler, schedule_sigmas
+from lyra.tokenizer import CosmosTokenizer, LatentSpec
+from lyra.trajectories import trajectory
+
+FOLDER = Path(os.environ.get("LYRA_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
+
+
+class Golden:
+    """One golden file: tensors by name, and the settings it was made with."""
+
+    def __init__(self, name: str):
+        path = FOLDER / f"{name}.safetensors"
+        if not path.exists():
+            pytest.skip(f"no golden {path}; set LYRA_GOLDEN")
+        with safe_open(path, "pt") as file:
+            self.tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            self.config = json.loads(file.metadata()["config"])
+
+    def __getitem__(self, key: str) -> torch.Tensor:
+        return self.tensors[key]
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return {
+            key.removeprefix("weights."): value
+            for key, value in self.tensors.items()
+            if key.startswith("weights.")
+        }
+
+
+def close(actual: torch.Tensor, expected: torch.Tensor, tolerance: float) -> None:
+    assert actual.shape == expected.shape
+    assert (actual.double() - expected.double()).abs().max() < tolerance
+
+
+def relatively_close(actual: torch.Tensor, expected: torch.Tensor, tolerance: float) -> None:
+    close(actual, expected, tolerance * expected.abs().max().item())
+
+
+def test_trajectories():
+    golden = Golden("trajectories")
+    for name, distance in golden.config["dist"].items():
+        close(trajectory(name, distance, golden.config["n"]), golden[f"w2c.{name}"], 1e-6)
+        moved = trajectory(
+            name,
+            distance,
+            golden.config["n2"],
+            golden.config["center_depth2"],
+            golden["input.initial_w2c"],
+        )
+        close(moved, golden[f"w2c_init.{name}"], 1e-6)
+        close(invert_rigid(golden[f"w2c.{name}"]), golden[f"c2w.{name}"], 1e-6)
+
+
+def test_rays_and_time():
+    golden = Golden("rays_time")
+    height, width = golden.config["size"]
+    cameras = Cameras(golden["input.c2w"][0].double(), golden["input.intrinsics"][0].double(), height, width)
+    relative = cameras.relative_to(cameras.camera_to_world[0])
+    close(relative.camera_to_world, golden["output.c2w_relative"][0], 1e-5)
+    close(plucker_map(cameras), golden["output.plucker"][0], 1e-5)
+    _, step_y, step_x = golden.config["patch_size_out_factor"]
+    origins, directions = pixel_rays(cameras.resized(height // step_y, width // step_x))
+    close(origins.movedim(-1, 1), golden["output.rays_o"][0], 1e-5)
+    close(directions.movedim(-1, 1), golden["output.rays_d"][0], 1e-5)
+    times = frame_times(golden.config["times"])
+    close(encode_time(times), golden["output.time_source"], 1e-6)
+    target = times[golden["input.target_frame"].long()]
+    close(encode_time(target), golden["output.time_target"], 1e-6)
+
+
+def test_gaussian_activation():
+    golden = Golden("gaussian_activation")
+    config = DecoderConfig(
+        near=golden.config["dnear"],
+        far=float(golden.config["dfar"]),
+        max_scale=golden.config["gaussian_scale_cap"],
+        distance_shift=golden.config["pre_sigmoid_distance_shift"],
+    )
+    raw, origins, directions = (golden[f"input.{name}"].double() for name in ("raw", "rays_o", "rays_d"))
+    gaussians = activate_ray(raw, origins, directions, config)
+    expected = golden["output.gaussians"].double()
+    ours = flat_gaussians(gaussians)
+    assert ((ours - expected).abs() / expected.abs().clamp(min=1e-3)).max() < 1e-6 * 10
+
+
+def flat_gaussians(gaussians) -> torch.Tensor:
+    """Upstream's column order: xyz, opacity, scale, quaternion, color."""
+    return torch.cat(
+        [
+            gaussians.means,
+            gaussians.opacities[..., None],
+            gaussians.scales,
+            gaussians.quaternions,
+            gaussians.colors,
+        ],
+        dim=-1,
+    )
+
+
+def test_losses():
+    golden = Golden("losses")
+    prediction, truth = golden["input.pred_depths"][0, :, 0], golden["input.gt_depths"][0, :, 0]
+    valid = truth > 0
+    close(valid, golden["mid.valid_mask"][0, :, 0].bool(), 0.5)
+    everywhere = golden["input.gt_depths_all_valid"][0, :, 0]
+    ours = depth_loss(prediction, everywhere, torch.ones_like(everywhere, dtype=torch.bool))
+    close(ours, golden["output.depth_loss_all_valid"][0], 1e-6)
+    # Deliberate deviation: upstream's median and mean count invalid pixels; ours takes the valid ones.
+    ours = depth_loss(prediction, truth, valid)
+    close(ours, golden["aux.depth_loss_valid_median_valid_mean"][0], 1e-6)
+    mse = F.mse_loss(golden["input.pred_images"], golden["input.gt_images"])
+    close(mse, golden["output.mse"][0], 1e-6)
+    opacity = golden["input.opacity"]
+    close(opacity.mean(), golden["output.opacity_intended"][0], 1e-6)
+    # Deliberate deviation: upstream applies the sigmoid a second time.
+    close(torch.sigmoid(opacity).mean(), golden["output.opacity_upstream"][0], 1e-6)
+
+
+@pytest.mark.parametrize("name", ["lyra_decoder_static", "lyra_decoder_dynamic"])
+def test_decoder(name: str):
+    golden = Golden(name)
+    c = golden.config
+    config = DecoderConfig(
+        width=c["dim"],
+        depth=c["depth"],
+        attention_every=c["index"],
+        heads=c["heads"],
+        state=c["d_state"],
+        latent_channels=c["latent_channels"],
+        token_patch=c["patch_size"],
+        splats_per_token=c["patch_size"] * c["latent_spat_compression"] // c["patch_size_out_factor"][1],
+        splat_frames=c["latent_time_compression"] // c["patch_size_out_factor"][0],
+        time_conditioning=c["use_time_embedding"],
+        near=c["dnear"],
+        far=float(c["dfar"]),
+        max_scale=c["gaussian_scale_cap"],
+        distance_shift=c["pre_sigmoid_distance_shift"],
+    )
+    decoder = GaussianDecoder(config)
+    ignored = r"^$" if c["use_time_embedding"] else DECODER_STATIC_IGNORED
+    load_strictly(decoder, rename(golden.weights(), DECODER_RULES, ignored))
+    views = c["views"]
+
+    def per_view(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.unflatten(1, (views, -1)).transpose(2, 3)
+
+    rays = [
+        golden[f"input.{key}"].unflatten(1, (views, -1)).movedim(3, -1) for key in ("rays_o", "rays_d")
+    ]
+    inputs = StudentInputs(
+        latents=per_view(golden["input.latents"]),
+        plucker=per_view(golden["input.plucker_latents"]),
+        ray_origins=rays[0],
+        ray_directions=rays[1],
+        pixel_angle=torch.ones(c["batch"], views),
+        times=golden["input.time_latents"].transpose(1, 2) if c["use_time_embedding"] else None,
+    )
+    with torch.no_grad():
+        tokens = decoder.embed(inputs)
+        close(tokens, golden["mid.embed"], 1e-4)
+        for index, block in enumerate(decoder.blocks):
+            tokens = block(tokens)
+            if f"mid.block_{index:02d}" in golden.tensors:
+                close(tokens, golden[f"mid.block_{index:02d}"], 1e-4)
+        close(decoder.norm(tokens), golden["mid.trunk"], 1e-4)
+        raw = decoder.raw_gaussians(inputs).flatten(0, 1).movedim(-1, 1)
+        close(raw, golden["mid.head"], 1e-4)
+        gaussians = decoder(inputs)
+    ours, expected = flat_gaussians(gaussians), golden["output.gaussians"]
+    relatively_close(ours[..., :3], expected[..., :3], 1e-5)
+    close(ours[..., 3:], expected[..., 3:], 1e-4)
+    keep = int(len(gaussians) * (1 - c["prune_ratio"]))
+    kept = {tuple(row) for row in flat_gaussians(prune(gaussians, keep))[0].tolist()}
+    same = [tuple(row) in kept for row in ours[0][golden["output.prune_indices"][0].long()].tolist()]
+    # Opacities of neighbours at the cut can differ by 1e-7.
+    assert sum(same) >= keep - 2
+
+
+def test_transformer():
+    golden = Golden("gen3c_dit")
+    c = golden.config
+    channels = golden["weights.net.x_embedder.proj.1.weight"].shape[1] // c["patch_spatial"] ** 2
+    network = CosmosTransformer3DModel(
+        in_channels=channels,
+        out_channels=c["out_channels"],
+        num_attention_heads=c["num_heads"],
+        attention_head_dim=c["model_channels"] // c["num_heads"],
+        num_layers=c["num_blocks"],
+        mlp_ratio=c["mlp_ratio"],
+        text_embed_dim=c["crossattn_emb_channels"],
+        adaln_lora_dim=c["adaln_lora_dim"],
+        max_size=tuple(c["max"]),
+        patch_size=(c["patch_temporal"], c["patch_spatial"], c["patch_spatial"]),
+        rope_scale=(c["rope_t_extrapolation_ratio"], 1.0, 1.0),
+        concat_padding_mask=False,
+        extra_pos_embed_type="learnable",
+    ).eval()
+    load_strictly(network, rename(golden.weights(), TRANSFORMER_RULES, TRANSFORMER_IGNORED))
+    x = golden["input.x"]
+    layout = torch.cat(
+        [x, golden["input.condition_mask"], golden["input.pose_latent"], torch.zeros_like(x[:, :1])], dim=1
+    )
+    for key, fps in (("output.y", c["fps"]), ("output.y_fps2", c["fps2"])):
+        with torch.no_grad():
+            y = network(
+                layout, golden["input.timestep"], golden["input.crossattn_emb"], fps=fps, return_dict=False
+            )[0]
+        close(y, golden[key], 5e-5)
+
+
+class PooledTokenizer:
+    """The stand-in tokenizer of the sampler's golden: pooled frames, channels repeated."""
+
+    spec = LatentSpec(channels=16, temporal=8, spatial=8)
+
+    def encode(self, video: torch.Tensor) -> torch.Tensor:
+        groups = [video[:, :, :1], *video[:, :, 1:].split(8, dim=2)]
+        pooled = torch.stack([F.avg_pool2d(group.mean(2), 8) for group in groups], dim=2)
+        channel = torch.arange(16)
+        return pooled[:, channel % 3] * (1 + 0.05 * channel)[:, None, None, None]
+
+    def normalize(self, latents: torch.Tensor) -> torch.Tensor:
+        return 0.5 * latents
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+    def denormalize(self, latents: torch.Tensor) -> torch.Tensor:
+        return 2 * latents
+
+
+def test_sampler():
+    golden = Golden("gen3c_sampler")
+    c = golden.config
+    scheduler = EDMEulerScheduler(
+        sigma_max=c["sigma_max"], sigma_min=c["sigma_min"], sigma_data=c["sigma_data"], rho=c["rho"]
+    )
+    first_frame_mask = torch.zeros_like(golden["input.noise"][:, :1])
+    first_frame_mask[:, :, 0] = 1
+
+    def network(pose: torch.Tensor, text: torch.Tensor):
+        def call(x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+            camera = pose.mean(1, keepdim=True)
+            time = time.reshape(-1, 1, 1, 1, 1)
+            return torch.tanh(0.7 * x + 0.3 * time + 0.5 * first_frame_mask + 0.2 * camera + text.mean())
+
+        return call
+
+    pose = golden["condition.pose_latent"]
+    for steps in c["steps"]:
+        sigmas = schedule_sigmas(scheduler, steps)
+        # The golden's scheduler computed the ramp in float32, today's in float64.
+        assert torch.allclose(sigmas, golden[f"steps{steps}.sigmas"], rtol=1e-6, atol=1e-6)
+        for guidance in c["guidances"]:
+            prefix = f"steps{steps}.g{guidance:g}"
+            states: dict[int, torch.Tensor] = {}
+            output = sample_euler(
+                precondition(
+                    guide(
+                        network(pose, golden["input.text_emb"]),
+                        network(torch.zeros_like(pose), golden["input.neg_text_emb"]),
+                        guidance,
+                    )
+                ),
+                golden["input.noise"],
+                sigmas,
+                golden["input.cond_latent"],
+                golden["input.aug_noise"],
+                on_step=states.__setitem__,
+            )
+            close(output, golden[f"{prefix}.output"], 2e-5)
+            for step, state in states.items():
+                if f"{prefix}.x_after_step_{step:02d}" in golden.tensors:
+                    relatively_close(state, golden[f"{prefix}.x_after_step_{step:02d}"], 2e-5)
+
+
+@pytest.mark.parametrize("suffix", ["", "_n2"])
+def test_condition_encoding(suffix: str):
+    golden = Golden("gen3c_sampler")
+    images = golden["input.condition_state" + suffix][0]
+    masks = golden["input.condition_state_mask" + suffix][0, :, :, 0]
+    views = CacheViews(images, masks, torch.zeros_like(masks))
+    ours = encode_buffers(PooledTokenizer(), views, golden.config["frame_buffer_max"])
+    close(ours, golden["condition.pose_latent" + suffix], 1e-5)
+
+
+def test_tokenizer():
+    golden = Golden("cosmos_vae")
+    c = golden.config
+    widths = [c["channels"] * m for m in c["channels_mult"]]
+    vae = AutoencoderKLCosmos(
+        latent_channels=c["latent_channels"],
+        encoder_block_out_channels=(c["channels"], *widths),
+        decode_block_out_channels=(*widths, widths[-1]),
+        attention_resolutions=tuple(c["attn_resolutions"]),
+        resolution=c["resolution"],
+        num_layers=c["num_res_blocks"],
+        patch_size=c["patch_size"],
+        patch_type=c["patch_method"],
+        spatial_compression_ratio=c["spatial_compression"],
+        temporal_compression_ratio=c["temporal_compression"],
+    ).eval()
+    load_strictly(vae, rename_tokenizer(golden.weights(), len(widths)))
+    tokenizer = CosmosTokenizer(vae, latent_frames=golden["norm.mean"].shape[1])
+    tokenizer.statistics.mean.copy_(golden["norm.mean"])
+    tokenizer.statistics.std.copy_(golden["norm.std"])
+    with torch.no_grad():
+        latent = tokenizer.encode(golden["input.video"])
+        relatively_close(latent, golden["output.latent"], 1e-5)
+        relatively_close(
+            tokenizer.encode(golden["input.video"][:, :, :1]), golden["output.latent_frame0"], 1e-5
+        )
+        relatively_close(tokenizer.decode(golden["output.latent"]), golden["output.decoded"], 1e-5)
+        relatively_close(
+            tokenizer.decode(golden["output.latent"][:, :, :1]), golden["output.decoded_frame0"], 1e-5
+        )
+    relatively_close(tokenizer.normalize(golden["output.latent"]), golden["norm.latent_normalised"], 1e-5)
+    saved = golden["lyra.saved_latents"]
+    raw = tokenizer.denormalize(saved).transpose(1, 2).flatten(0, 1)
+    relatively_close(raw, golden["lyra.decoder_latents"], 1e-5)
+
+
+def intrinsics_vector(matrix: torch.Tensor) -> torch.Tensor:
+    return torch.stack([matrix[..., 0, 0], matrix[..., 1, 1], matrix[..., 0, 2], matrix[..., 1, 2]], dim=-1)
+
+
+def warp_setup(golden: Golden) -> tuple[Cameras, Cameras]:
+    height, width = golden.config["size"]
+    intrinsics = intrinsics_vector(golden["input.intrinsics"])
+    source = Cameras(invert_rigid(golden["input.w2c"]), intrinsics, height, width)
+    targets = invert_rigid(golden["input.target_w2c"][0])
+    return source, Cameras(targets, intrinsics.expand(len(targets), 4), height, width)
+
+
+@pytest.mark.parametrize("name", ["cache_plain", "cache_filtered", "warp_single"])
+def test_forward_warp(name: str):
+    golden = Golden("forward_warp")
+    source, targets = warp_setup(golden)
+    settings = WarpSettings(pixel_center=0.0) if name == "warp_single" else PUBLISHED_WARP
+    cache = build_cache(
+        golden["input.image"],
+        golden["input.depth"][:, 0],
+        source,
+        filter_edges=name == "cache_filtered",
+        settings=settings,
+    )
+    views = render_cache(cache, targets, settings)
+    stable = golden[f"aux.stable_{name}"][0, :, 0].bool()
+    assert torch.equal(views.masks[:, 0][stable], golden[f"{name}.mask"][0, :, 0][stable])
+    images = (views.images[:, 0] - golden[f"{name}.image"][0]).movedim(1, -1)[stable]
+    assert images.abs().max() < 3e-4
+    if f"{name}.depth" in golden.tensors:
+        expected = golden[f"{name}.depth"].reshape(views.depth[:, 0].shape)
+        assert (views.depth[:, 0] - expected)[stable].abs().max() < 1e-3
+
+
+def test_warp_geometry():
+    golden = Golden("forward_warp")
+    source, targets = warp_setup(golden)
+    depth = golden["mid.depth_clamped"][:, 0]
+    close(unproject(depth, source, pixel_center=0.0), golden["mid.world_points"], 1e-4)
+    assert torch.equal(reliable_depth(depth), golden["mid.reliable_mask"][:, 0].bool())
+    depths = golden["input.reliability_depth"][:, 0]
+    assert torch.equal(reliable_depth(depths), golden["reliability.mask"][:, 0].bool())
+    assert torch.equal(reliable_depth(depths, 3, 0.2), golden["reliability.mask_w3_t02"][:, 0].bool())
+    # The project's own pixel centres are the same warp with the principal point moved by half a pixel.
+    half = torch.tensor([0.0, 0.0, 0.5, 0.5])
+    ours = WarpSettings(frames_per_normalization=2)
+    moved = [Cameras(c.camera_to_world, c.intrinsics + half, c.height, c.width) for c in (source, targets)]
+    views = render_cache(build_cache(golden["input.image"], depth, moved[0], False, ours), moved[1], ours)
+    stable = golden["aux.stable_cache_plain"][0, :, 0].bool()
+    assert (views.masks[:, 0] == golden["cache_plain.mask"][0, :, 0])[stable].float().mean() > 0.999
+
+
+def test_ply_example():
+    golden = Golden("ply_example")
+    ours = flat_gaussians(load_ply(FOLDER / "ply_example.ply"))
+    expected = golden["input.gaussians"][0].clone()
+    expected[:, 3].clamp_(1e-6, 1 - 1e-6)
+    expected[:, 4:7] += 1e-8
+    close(ours, expected, 1e-5)

@@ -1,0 +1,276 @@
+"""The renderers against each other and against what is known in closed form."""
+
+import math
+from dataclasses import fields, replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lyra.cameras import Cameras, intrinsics_from_fov
+from lyra.gaussians import Gaussians
+from lyra.rendering import Rendering, render
+from lyra.rendering.oracle import render_oracle
+
+BACKGROUND = torch.tensor([0.2, 0.5, 0.9])
+NAMES = [f.name for f in fields(Gaussians)]
+
+
+def make_cameras(height: int = 70, width: int = 90, views: int = 1, shift: float = 0.0) -> Cameras:
+    """Cameras side by side that look along z; ``shift`` moves the principal point, as a share of the width."""
+    pose = torch.eye(4).repeat(views, 1, 1)
+    pose[:, 0, 3] = 0.2 * torch.arange(views)
+    intrinsics = intrinsics_from_fov(60, height, width) + torch.tensor([0.0, 0, shift * width, 0])
+    return Cameras(pose, intrinsics.expand(views, 4), height, width)
+
+
+def make_gaussians(count: int, seed: int = 0, size: float = 0.02) -> Gaussians:
+    """A cloud that fills the view of :func:`make_cameras`."""
+    generator = torch.Generator().manual_seed(seed)
+    z = 1 + 2 * torch.rand(count, 1, generator=generator)
+    xy = (torch.rand(count, 2, generator=generator) - 0.5) * 1.6 * z
+    return Gaussians(
+        means=torch.cat([xy, z], dim=-1),
+        scales=size * torch.randn(count, 3, generator=generator).exp(),
+        quaternions=F.normalize(torch.randn(count, 4, generator=generator), dim=-1),
+        opacities=torch.rand(count, generator=generator),
+        colors=torch.rand(count, 3, generator=generator),
+    )
+
+
+def one(position=(0.0, 0.0, 2.0), scale=0.1, opacity=0.8, color=(1.0, 0.0, 0.0)) -> Gaussians:
+    return Gaussians(
+        means=torch.tensor([position]),
+        scales=torch.full((1, 3), scale),
+        quaternions=torch.tensor([[1.0, 0, 0, 0]]),
+        opacities=torch.tensor([opacity]),
+        colors=torch.tensor([color]),
+    )
+
+
+def loss_of(rendering: Rendering) -> torch.Tensor:
+    """A scalar to which every pixel of every output contributes differently."""
+    generator = torch.Generator().manual_seed(7)
+    outputs = (rendering.color, rendering.depth, rendering.alpha)
+    return sum(
+        (o.double() * torch.randn(o.shape, generator=generator, dtype=torch.float64)).sum() for o in outputs
+    )
+
+
+def with_gradients(
+    renderer, gaussians: Gaussians, cameras: Cameras
+) -> tuple[Rendering, dict[str, torch.Tensor]]:
+    leaves = gaussians.map(lambda t: t.clone().requires_grad_())
+    rendering = renderer(leaves, cameras, BACKGROUND)
+    loss_of(rendering).backward()
+    return rendering, {name: getattr(leaves, name).grad for name in NAMES}
+
+
+def assert_same_picture(actual: Rendering, expected: Rendering) -> None:
+    for name in ("color", "alpha", "depth"):
+        difference = (getattr(actual, name).double() - getattr(expected, name)).abs()
+        if (
+            name == "depth"
+        ):  # Relative to the scene's size; the mean over few faint splats is ill-conditioned.
+            difference = difference / getattr(expected, name).clamp(min=1) * getattr(expected, "alpha")
+        assert (difference <= 1e-4).double().mean() >= 0.9999, name
+        assert difference.max() < 1.5 / 255, name
+
+
+def assert_same_gradients(actual: dict, expected: dict, tolerance: float) -> None:
+    for name in NAMES:
+        assert actual[name].isfinite().all(), name
+        error = (actual[name].double() - expected[name]).norm()
+        assert error <= tolerance * expected[name].norm() + 1e-6, (
+            f"{name}: {error / expected[name].norm():.2e}"
+        )
+
+
+def nasty(name: str) -> Gaussians:
+    cloud = make_gaussians(60, seed=3)
+    rows = torch.arange(60)
+    means, scales, opacities = cloud.means.clone(), cloud.scales.clone(), cloud.opacities.clone()
+    if name == "behind":
+        means[rows % 2 == 0, 2] *= -1
+    elif name == "near plane":
+        means[:, 2] = torch.where(rows % 2 == 0, 0.01 + 1e-4 * rows, -0.01 + 4e-4 * rows)
+        means[:, :2] *= 0.01
+        scales *= 0.02
+    elif name == "needles":
+        scales = torch.tensor([1.0, 1e-4, 1e-6]).expand(60, 3)
+    elif name == "huge":
+        scales = scales * 10.0 ** (rows[:, None] % 5)
+    elif name == "points":
+        scales = torch.zeros_like(scales)
+    elif name == "opacity 0 and 1":
+        opacities = (rows % 2).float()
+    elif name == "one pixel":
+        means = torch.tensor([0.003, 0.004, 1.0]) + torch.tensor([0, 0, 0.01]) * rows[:, None]
+        opacities = 0.05 + 0.9 * opacities
+    elif name == "beside the image":
+        means[:, 0] *= 4
+        scales *= 4
+    elif name == "absurd":
+        # Beyond what float32 can project: left out, with zero gradients.
+        means[0::4] = torch.tensor([1e30, -1e30, 0.02])
+        scales[1::4] = 1e25
+    return replace(cloud, means=means, scales=scales.clone(), opacities=opacities)
+
+
+@pytest.mark.parametrize("count, size", [(3000, 0.02), (300, 0.2), (8000, 0.003)])
+def test_random_scenes_agree_with_the_oracle(count, size):
+    gaussians, cameras = make_gaussians(count, seed=count, size=size), make_cameras(views=2, shift=0.1)
+    actual, actual_gradients = with_gradients(render, gaussians, cameras)
+    expected, expected_gradients = with_gradients(render_oracle, gaussians.to(torch.float64), cameras)
+    assert_same_picture(actual, expected)
+    assert_same_gradients(actual_gradients, expected_gradients, 1e-3)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("behind", "near plane", "needles", "huge", "points", "opacity 0 and 1", "one pixel"),
+        *("beside the image", "absurd"),
+    ],
+)
+def test_nasty_scenes_agree_with_the_oracle(name):
+    gaussians, cameras = nasty(name), make_cameras(height=33, width=50)
+    actual, actual_gradients = with_gradients(render, gaussians, cameras)
+    expected, expected_gradients = with_gradients(render_oracle, gaussians.to(torch.float64), cameras)
+    assert_same_picture(actual, expected)
+    assert_same_gradients(actual_gradients, expected_gradients, 5e-3)
+
+
+def test_oracle_gradient_is_that_of_finite_differences():
+    gaussians = make_gaussians(12, seed=5, size=0.1).to(torch.float64)
+    cameras = make_cameras(height=8, width=8).to(torch.float64)
+    _, gradients = with_gradients(render_oracle, gaussians, cameras)
+    generator = torch.Generator().manual_seed(0)
+    for name in NAMES:
+        value = getattr(gaussians, name)
+        direction = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+        moved = [
+            loss_of(
+                render_oracle(replace(gaussians, **{name: value + step * direction}), cameras, BACKGROUND)
+            )
+            for step in (-1e-7, 1e-7)
+        ]
+        slope = float(moved[1] - moved[0]) / 2e-7
+        assert slope == pytest.approx(float((gradients[name] * direction).sum()), rel=1e-4), name
+
+
+def test_one_gaussian_on_the_axis_has_its_closed_form():
+    cameras = make_cameras(height=65, width=65)  # Odd, so that the axis meets a pixel centre.
+    rendering = render(one(), cameras)
+    focal = float(cameras.intrinsics[0, 0])
+    variance = (focal * 0.1 / 2) ** 2 + 0.3
+    offsets = torch.arange(65) - 32.0
+    expected = 0.8 * torch.exp(-0.5 * (offsets[:, None] ** 2 + offsets**2) / variance)
+    expected = torch.where(expected < 1 / 255, 0, expected)
+    torch.testing.assert_close(rendering.alpha[0], expected, atol=1e-5, rtol=0)
+    assert rendering.alpha[0, 32, 32] == pytest.approx(0.8, abs=1e-6)
+    assert rendering.depth[0, 32, 32] == pytest.approx(2, abs=1e-5)
+    assert rendering.depth[0, 0, 0] == 0
+    torch.testing.assert_close(rendering.color[0, 1], 1 - expected, atol=1e-5, rtol=0)
+    variance_seen = float((rendering.alpha[0].sum(0) * offsets**2).sum() / rendering.alpha[0].sum())
+    assert variance_seen == pytest.approx(variance, rel=0.05)  # The faint rim is cut off.
+
+
+def test_pixel_centres_are_at_one_half():
+    cameras = replace(make_cameras(16, 16), intrinsics=torch.tensor([[10.0, 10, 4.5, 7.5]]))
+    alpha = render(one(scale=1e-4), cameras).alpha[0]
+    assert divmod(int(alpha.argmax()), 16) == (7, 4)
+    torch.testing.assert_close(alpha[7, 3], alpha[7, 5])
+
+
+def test_nearer_hides_farther_whatever_the_order():
+    red, blue = one((0, 0, 1.0), 0.2, 1.0), one((0, 0, 3.0), 0.6, 1.0, (0.0, 0, 1.0))
+    for pair in ((red, blue), (blue, red)):
+        gaussians = Gaussians(**{n: torch.cat([getattr(p, n) for p in pair]) for n in NAMES})
+        assert render(gaussians, make_cameras(65, 65)).color[0, 0, 32, 32] > 0.99
+
+
+def test_nothing_is_white_and_has_zero_gradients():
+    cameras = make_cameras(20, 30, views=3)
+    empty = make_gaussians(0)
+    beside = one((50.0, 0, 2))
+    behind = one((0.0, 0, -2))
+    for gaussians in (empty, beside, behind):
+        rendering, gradients = with_gradients(lambda g, c, _: render(g, c), gaussians, cameras)
+        assert rendering.color.shape == (3, 3, 20, 30)
+        assert (rendering.color == 1).all()
+        assert (rendering.alpha == 0).all()
+        assert (rendering.depth == 0).all()
+        assert all((gradients[name] == 0).all() for name in NAMES)
+    assert render(empty, cameras[:0]).color.shape == (0, 3, 20, 30)
+
+
+def test_views_are_independent():
+    gaussians, cameras = make_gaussians(500), make_cameras(views=3)
+    together = render(gaussians, cameras)
+    for view in range(3):
+        alone = render(gaussians, cameras[view : view + 1])
+        assert torch.equal(together.color[view], alone.color[0])
+
+
+def test_bytes_do_not_depend_on_the_run_or_the_threads():
+    gaussians, cameras = make_gaussians(4000), make_cameras(views=2)
+    expected, expected_gradients = with_gradients(render, gaussians, cameras)
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, threads):
+            torch.set_num_threads(count)
+            actual, gradients = with_gradients(render, gaussians, cameras)
+            assert torch.equal(actual.color, expected.color)
+            assert torch.equal(actual.depth, expected.depth)
+            assert all(torch.equal(gradients[n], expected_gradients[n]) for n in NAMES)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_equal_depths_keep_their_order():
+    blue = one(scale=0.2, opacity=1.0, color=(0.0, 0, 1))
+    pair = Gaussians(
+        **{n: torch.cat([getattr(blue, n), getattr(one(scale=0.2, opacity=1.0), n)]) for n in NAMES}
+    )
+    assert render(pair, make_cameras(65, 65)).color[0, 2, 32, 32] > 0.99
+
+
+def test_autocast_does_not_reach_the_geometry():
+    gaussians, cameras = make_gaussians(500), make_cameras()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(render(gaussians, cameras).color, render(gaussians, cameras).color)
+        inside = render(gaussians, cameras).color
+    assert torch.equal(inside, render(gaussians, cameras).color)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_is_named(name, value):
+    gaussians = make_gaussians(10)
+    broken = getattr(gaussians, name).clone()
+    broken.view(-1)[3] = value
+    with pytest.raises(ValueError, match=name):
+        render(replace(gaussians, **{name: broken}), make_cameras())
+
+
+def test_batches_are_refused():
+    with pytest.raises(ValueError, match="unbatched"):
+        render(make_gaussians(10).map(lambda t: t[None]), make_cameras())
+
+
+@pytest.mark.cuda
+def test_cuda_draws_the_same_picture():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    pytest.importorskip("gsplat", reason="gsplat is not installed")
+    gaussians, cameras = make_gaussians(3000), make_cameras(views=2, shift=0.1)
+    expected, expected_gradients = with_gradients(render, gaussians, cameras)
+
+    def on_cuda(g, c, background):
+        rendering = render(g.to("cuda"), c, background)
+        return Rendering(rendering.color.cpu(), rendering.depth.cpu(), rendering.alpha.cpu())
+
+    actual, gradients = with_gradients(on_cuda, gaussians, cameras)
+    assert_same_picture(actual, expected)
+    assert_same_gradients(gradients, {n: g.double() for n, g in expected_gradients.items()}, 1e-2)
