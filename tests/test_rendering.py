@@ -17,10 +17,10 @@ NAMES = [f.name for f in fields(Gaussians)]
 
 
 def make_cameras(height: int = 70, width: int = 90, views: int = 1, shift: float = 0.0) -> Cameras:
-    """Cameras side by side that look along z; ``shift`` moves the principal point, as a share of the width."""
+    """Cameras side by side that look along z; ``shift`` moves the principal point in widths."""
     pose = torch.eye(4).repeat(views, 1, 1)
     pose[:, 0, 3] = 0.2 * torch.arange(views)
-    intrinsics = intrinsics_from_fov(60, height, width) + torch.tensor([0.0, 0, shift * width, 0])
+    intrinsics = intrinsics_from_fov(60.0, height, width) + torch.tensor([0.0, 0, shift * width, 0])
     return Cameras(pose, intrinsics.expand(views, 4), height, width)
 
 
@@ -52,14 +52,11 @@ def loss_of(rendering: Rendering) -> torch.Tensor:
     """A scalar to which every pixel of every output contributes differently."""
     generator = torch.Generator().manual_seed(7)
     outputs = (rendering.color, rendering.depth, rendering.alpha)
-    return sum(
-        (o.double() * torch.randn(o.shape, generator=generator, dtype=torch.float64)).sum() for o in outputs
-    )
+    terms = [o.double() * torch.randn(o.shape, generator=generator, dtype=torch.float64) for o in outputs]
+    return torch.stack([t.sum() for t in terms]).sum()
 
 
-def with_gradients(
-    renderer, gaussians: Gaussians, cameras: Cameras
-) -> tuple[Rendering, dict[str, torch.Tensor]]:
+def with_gradients(renderer, gaussians: Gaussians, cameras: Cameras) -> tuple[Rendering, dict[str, torch.Tensor]]:
     leaves = gaussians.map(lambda t: t.clone().requires_grad_())
     rendering = renderer(leaves, cameras, BACKGROUND)
     loss_of(rendering).backward()
@@ -69,10 +66,8 @@ def with_gradients(
 def assert_same_picture(actual: Rendering, expected: Rendering) -> None:
     for name in ("color", "alpha", "depth"):
         difference = (getattr(actual, name).double() - getattr(expected, name)).abs()
-        if (
-            name == "depth"
-        ):  # Relative to the scene's size; the mean over few faint splats is ill-conditioned.
-            difference = difference / getattr(expected, name).clamp(min=1) * getattr(expected, "alpha")
+        if name == "depth":  # Relative to the scene's size; the mean over few faint splats is ill-conditioned.
+            difference = difference / getattr(expected, name).clamp(min=1) * expected.alpha
         assert (difference <= 1e-4).double().mean() >= 0.9999, name
         assert difference.max() < 1.5 / 255, name
 
@@ -81,9 +76,7 @@ def assert_same_gradients(actual: dict, expected: dict, tolerance: float) -> Non
     for name in NAMES:
         assert actual[name].isfinite().all(), name
         error = (actual[name].double() - expected[name]).norm()
-        assert error <= tolerance * expected[name].norm() + 1e-6, (
-            f"{name}: {error / expected[name].norm():.2e}"
-        )
+        assert error <= tolerance * expected[name].norm() + 1e-6, f"{name}: {error / expected[name].norm():.2e}"
 
 
 def nasty(name: str) -> Gaussians:
@@ -117,9 +110,9 @@ def nasty(name: str) -> Gaussians:
     return replace(cloud, means=means, scales=scales.clone(), opacities=opacities)
 
 
-@pytest.mark.parametrize("count, size", [(3000, 0.02), (300, 0.2), (8000, 0.003)])
+@pytest.mark.parametrize("count, size", [(1500, 0.02), (300, 0.2), (3000, 0.003)])
 def test_random_scenes_agree_with_the_oracle(count, size):
-    gaussians, cameras = make_gaussians(count, seed=count, size=size), make_cameras(views=2, shift=0.1)
+    gaussians, cameras = make_gaussians(count, seed=count, size=size), make_cameras(40, 56, views=2, shift=0.1)
     actual, actual_gradients = with_gradients(render, gaussians, cameras)
     expected, expected_gradients = with_gradients(render_oracle, gaussians.to(torch.float64), cameras)
     assert_same_picture(actual, expected)
@@ -150,9 +143,7 @@ def test_oracle_gradient_is_that_of_finite_differences():
         value = getattr(gaussians, name)
         direction = torch.randn(value.shape, generator=generator, dtype=torch.float64)
         moved = [
-            loss_of(
-                render_oracle(replace(gaussians, **{name: value + step * direction}), cameras, BACKGROUND)
-            )
+            loss_of(render_oracle(replace(gaussians, **{name: value + step * direction}), cameras, BACKGROUND))
             for step in (-1e-7, 1e-7)
         ]
         slope = float(moved[1] - moved[0]) / 2e-7
@@ -230,9 +221,7 @@ def test_bytes_do_not_depend_on_the_run_or_the_threads():
 
 def test_equal_depths_keep_their_order():
     blue = one(scale=0.2, opacity=1.0, color=(0.0, 0, 1))
-    pair = Gaussians(
-        **{n: torch.cat([getattr(blue, n), getattr(one(scale=0.2, opacity=1.0), n)]) for n in NAMES}
-    )
+    pair = Gaussians(**{n: torch.cat([getattr(blue, n), getattr(one(scale=0.2, opacity=1.0), n)]) for n in NAMES})
     assert render(pair, make_cameras(65, 65)).color[0, 2, 32, 32] > 0.99
 
 

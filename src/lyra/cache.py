@@ -125,8 +125,7 @@ def render_cache(cache: DepthCache, cameras: Cameras, settings: WarpSettings | N
         for start in range(0, len(cameras), group)
     ]
     images, masks, depth = (
-        torch.cat([torch.stack([buffer[field] for buffer in part], dim=1) for part in parts])
-        for field in range(3)
+        torch.cat([torch.stack([buffer[field] for buffer in part], dim=1) for part in parts]) for field in range(3)
     )
     return CacheViews(images, masks, depth)
 

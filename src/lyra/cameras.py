@@ -49,9 +49,7 @@ class Cameras:
 
     def to(self, target: torch.device | torch.dtype | str) -> "Cameras":
         """Moves the tensors to a device or dtype."""
-        return replace(
-            self, camera_to_world=self.camera_to_world.to(target), intrinsics=self.intrinsics.to(target)
-        )
+        return replace(self, camera_to_world=self.camera_to_world.to(target), intrinsics=self.intrinsics.to(target))
 
     def resized(self, height: int, width: int) -> "Cameras":
         """The same views at another image size; intrinsics scale with it."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -26,17 +27,18 @@ def save_clip(clip: Clip, path: Path) -> None:
         "latents": clip.latents.float(),
         "camera_to_world": clip.cameras.camera_to_world,
         "intrinsics": clip.cameras.intrinsics,
+        "size": torch.tensor([clip.cameras.height, clip.cameras.width]),
     }
-    size = {"height": str(clip.cameras.height), "width": str(clip.cameras.width)}
-    save_tensors(tensors, path, metadata=size)
+    save_tensors(tensors, path)
 
 
-def load_clip(path: Path, height: int, width: int) -> Clip:
+def load_clip(path: Path) -> Clip:
     """Reads what ``save_clip`` wrote.
 
     Raises:
         LyraError: the file is missing or damaged.
     """
     tensors = load_tensors(path)
+    height, width = tensors["size"].tolist()
     cameras = Cameras(tensors["camera_to_world"], tensors["intrinsics"], height, width)
     return Clip(tensors["latents"], cameras)

@@ -150,9 +150,7 @@ def _open(path: Path, data: bytes) -> Image.Image:
 def _check_size(path: Path, size: tuple[int, int]) -> None:
     shape = f"{size[0]}x{size[1]}"
     if min(size) < SMALLEST_SIDE:
-        raise LyraError(
-            f"{path} is {shape} pixels, the shorter side is too small: give at least {SMALLEST_SIDE}"
-        )
+        raise LyraError(f"{path} is {shape} pixels, the shorter side is too small: give at least {SMALLEST_SIDE}")
     if max(size) > LARGEST_ASPECT * min(size):
         raise LyraError(f"{path} is {shape} pixels, more than {LARGEST_ASPECT:.0f}:1: crop it first")
     if size[0] * size[1] > LARGEST_PIXELS:

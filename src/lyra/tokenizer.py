@@ -119,9 +119,7 @@ class LinearTokenizer(nn.Module):
 
     def _patches(self, video: Tensor, frames: int) -> Tensor:
         s = self._spec.spatial
-        return rearrange(
-            video, "b c (t p) (h q) (w r) -> b t h w (c p q r)", p=frames, q=s, r=s
-        )
+        return rearrange(video, "b c (t p) (h q) (w r) -> b t h w (c p q r)", p=frames, q=s, r=s)
 
     def encode(
         self, video: Float[Tensor, "batch 3 time height width"]
@@ -143,9 +141,7 @@ class LinearTokenizer(nn.Module):
         first = cells[:, :1] @ self.first_basis.mT + self.first_mean
         later = cells[:, 1:] @ self.later_basis.mT + self.later_mean
         pattern = "b t h w (c p q r) -> b c (t p) (h q) (w r)"
-        return torch.cat(
-            [rearrange(first, pattern, c=3, q=s, r=s), rearrange(later, pattern, c=3, q=s, r=s)], dim=2
-        )
+        return torch.cat([rearrange(first, pattern, c=3, q=s, r=s), rearrange(later, pattern, c=3, q=s, r=s)], dim=2)
 
     def normalize(self, latents: Float[Tensor, "*batch channel latent_time h w"]) -> Tensor:
         """Raw to normalized latents."""
@@ -157,9 +153,7 @@ class LinearTokenizer(nn.Module):
 
     def pixel_weights(self) -> Float[Tensor, "channel 2"]:
         """Mean squared pixel change of a unit change in each channel, for the first and the later frames."""
-        return torch.stack(
-            [self.first_basis.square().mean(0), self.later_basis.square().mean(0)], dim=-1
-        )
+        return torch.stack([self.first_basis.square().mean(0), self.later_basis.square().mean(0)], dim=-1)
 
 
 def _whitening(basis: Float[Tensor, "patch channel"]) -> Float[Tensor, "patch channel"]:

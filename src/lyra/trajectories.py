@@ -71,9 +71,7 @@ def trajectory(
     if name == "clockwise":
         angle = 2 * math.pi * _CLOCKWISE_CIRCLES * steps / (frames - 1)
         radius_x, radius_y = (r * distance * center_depth for r in _CLOCKWISE_RADII)
-        positions = torch.stack(
-            [radius_x * (angle.cos() - 1), radius_y * angle.sin(), torch.zeros_like(angle)], -1
-        )
+        positions = torch.stack([radius_x * (angle.cos() - 1), radius_y * angle.sin(), torch.zeros_like(angle)], -1)
     else:
         direction = torch.tensor(_DIRECTIONS[name], dtype=torch.float64)
         positions = (steps * distance * center_depth / frames)[:, None] * direction
@@ -83,9 +81,7 @@ def trajectory(
     return look_at.float()
 
 
-def _look_at_center(
-    positions: Float[Tensor, "time 3"], center_depth: float
-) -> Float[Tensor, "time 4 4"]:
+def _look_at_center(positions: Float[Tensor, "time 3"], center_depth: float) -> Float[Tensor, "time 4 4"]:
     center = positions.new_tensor([0.0, 0.0, center_depth])
     forward = torch.nn.functional.normalize(center - positions, dim=-1)
     down = positions.new_tensor([0.0, 1.0, 0.0]).expand_as(forward)
@@ -120,13 +116,15 @@ def trajectory_cameras(
     )
 
 
-def fly_through(
-    distance: float, frames: int, intrinsics: Float[Tensor, "4"], height: int, width: int
-) -> Cameras:
+def fly_through(distance: float, frames: int, intrinsics: Float[Tensor, "4"], height: int, width: int) -> Cameras:
     """A closed, smooth path through the region that the six trajectories cover, for videos and previews."""
     phase = torch.linspace(0, 2 * math.pi, frames + 1, dtype=torch.float64)[:-1]
     positions = distance * torch.stack(
-        [0.9 * phase.sin(), -0.35 * (2 * phase).sin().clamp(min=-0.5), 0.6 * (1 - phase.cos()) - 0.4 * phase.sin() ** 2],
+        [
+            0.9 * phase.sin(),
+            -0.35 * (2 * phase).sin().clamp(min=-0.5),
+            0.6 * (1 - phase.cos()) - 0.4 * phase.sin() ** 2,
+        ],
         dim=-1,
     )
     look_at = _look_at_center(positions, 1.0)

@@ -1,7 +1,8 @@
 """The files lyra reads and writes: splats, videos, images, cameras and tensors.
 
-Every writer is atomic (nothing half-written ever has its final name) and gives the same bytes for the same
-content; every reader answers a file that is not what it should be with a one-line :class:`~lyra.errors.LyraError`.
+Every writer is atomic (nothing half-written ever has its final name) and gives the same bytes for the
+same content; every reader answers a file that is not what it should be with a one-line
+:class:`~lyra.errors.LyraError`.
 """
 
 from lyra.formats.files import sha256_file, write_atomically

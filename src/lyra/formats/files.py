@@ -28,15 +28,16 @@ _WRITING_ADVICE = {
 def write_atomically(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside ``path`` that takes its name when the block ends without an error.
 
-    The data is on the disk (fsync) before the rename, so neither a crash nor a full disk leaves a half-written
-    file under the final name; after any failure the temporary file is removed. Missing parent folders are made.
+    The data is on the disk (fsync) before the rename, so neither a crash nor a full disk leaves a
+    half-written file under the final name; after any failure the temporary file is removed. Missing
+    parent folders are made.
 
     Raises:
         LyraError: The file cannot be written; the message says why and what to do.
     """
     path = Path(path)
     # The name is cut so that the temporary one is not too long where the final one is just short enough.
-    temporary = path.with_name(f".{path.name[:60]}.{secrets.token_hex(6)}.part")
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.part")
     try:
         with explain_writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -52,12 +52,12 @@ def load_image(path: Path) -> Float[Tensor, "3 height width"]:
 def save_video(
     frames: Float[Tensor, "time 3 height width"] | UInt8[np.ndarray, "time 3 height width"],
     path: Path,
-    fps: float,
+    fps: float | int,
 ) -> None:
     """Writes an MP4 with H.264 in yuv420p, which every browser and player shows.
 
-    Odd sizes are padded to even ones by repeating the last row or column. The same frames give the same bytes: one
-    encoder thread, no dates, no version of the muxer.
+    Odd sizes are padded to even ones by repeating the last row or column. The same frames give the same
+    bytes: one encoder thread, no dates, no version of the muxer.
 
     Args:
         frames: sRGB, floats in [0, 1] or bytes.
@@ -113,7 +113,7 @@ def _to_8_bit(image: Tensor | np.ndarray) -> np.ndarray:
 
 
 def _to_yuv420(rgb: np.ndarray) -> np.ndarray:
-    """Bytes [3, h, w] as the planes Y, U, V of BT.709 in limited range, stacked to [3 h / 2, w] with even sizes.
+    """Bytes [3, h, w] as limited-range BT.709 planes Y, U, V, stacked to [3 h / 2, w] with even sizes.
 
     Done here because swscale's quick paths are off by several levels for saturated colors.
     """

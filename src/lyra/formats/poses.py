@@ -40,9 +40,7 @@ def save_cameras(cameras: Cameras, path: Path) -> None:
         ValueError: The cameras do not have exactly one batch axis.
     """
     if cameras.camera_to_world.ndim != 3:
-        raise ValueError(
-            f"cameras to be saved need one batch axis, not {tuple(cameras.camera_to_world.shape)}"
-        )
+        raise ValueError(f"cameras to be saved need one batch axis, not {tuple(cameras.camera_to_world.shape)}")
     content = {
         "camera_to_world": cameras.camera_to_world.tolist(),
         "intrinsics": cameras.intrinsics.tolist(),
@@ -56,11 +54,12 @@ def save_cameras(cameras: Cameras, path: Path) -> None:
 def load_cameras(path: Path, height: int, width: int) -> Cameras:
     """Reads cameras for images of ``height`` x ``width`` pixels, in float32.
 
-    Where the aspect ratio differs from the file's, the view is the centre crop that ``load_photo`` would take, so that
-    pixels stay square. Nerfstudio's OpenGL axes become OpenCV's; its lens distortion is ignored with a warning.
+    Where the aspect ratio differs from the file's, the view is the centre crop that ``load_photo`` would
+    take, so that pixels stay square. Nerfstudio's OpenGL axes become OpenCV's; its lens distortion is
+    ignored with a warning.
 
     Raises:
-        LyraError: The file is missing, no camera file, or a frame's camera is impossible; the message names the frame.
+        LyraError: The file is missing, no camera file, or holds an impossible camera (its frame is named).
     """
     path = Path(path)
     with explain_reading(path):
@@ -151,9 +150,7 @@ def _check_pose(path: Path, frame: _Frame) -> np.ndarray:
         raise LyraError(f"{path}: {frame.name} holds NaN or infinity in camera_to_world")
     rotation = pose[:3, :3]
     if not np.allclose(pose[3], [0, 0, 0, 1], atol=1e-6):
-        raise LyraError(
-            f"{path}: {frame.name} has a camera_to_world whose last row is not 0 0 0 1 (transposed?)"
-        )
+        raise LyraError(f"{path}: {frame.name} has a camera_to_world whose last row is not 0 0 0 1 (transposed?)")
     if np.abs(rotation.T @ rotation - np.eye(3)).max() > ORTHONORMAL_TOLERANCE:
         raise LyraError(f"{path}: {frame.name} has a rotation that is not orthonormal, scaled or sheared")
     if np.linalg.det(rotation) < 0:
@@ -170,9 +167,7 @@ def _fit_intrinsics(path: Path, frame: _Frame, height: int, width: int) -> np.nd
         raise LyraError(f"{path}: {frame.name} has no valid image height and width")
     intrinsics = _matrix(frame.intrinsics, (4,))
     if intrinsics is None or not np.isfinite(intrinsics).all() or (intrinsics[:2] <= 0).any():
-        raise LyraError(
-            f"{path}: {frame.name} has no valid intrinsics fx fy cx cy (finite, focal lengths above 0)"
-        )
+        raise LyraError(f"{path}: {frame.name} has no valid intrinsics fx fy cx cy (finite, focal lengths above 0)")
     scale = max(width / size[0], height / size[1])
     fitted = intrinsics * scale
     fitted[2:] += (np.array([width, height]) - size * scale) / 2

@@ -42,9 +42,7 @@ def save_ply(gaussians: Gaussians, path: Path) -> None:
     Source: ``save_ply_orig(compatible=True)`` of Lyra.
     """
     if gaussians.means.ndim != 2:
-        raise ValueError(
-            f"a PLY holds one set of Gaussians, not means of shape {tuple(gaussians.means.shape)}"
-        )
+        raise ValueError(f"a PLY holds one set of Gaussians, not means of shape {tuple(gaussians.means.shape)}")
     # In float64, whose rounding to float32 does not depend on how the work was split between threads.
     means, colors, opacities, scales, quaternions = (
         tensor.detach().to("cpu", torch.float64).numpy()
@@ -74,8 +72,8 @@ def save_ply(gaussians: Gaussians, path: Path) -> None:
 def load_ply(path: Path) -> Gaussians:
     """Reads a 3DGS PLY of any column order, in float32.
 
-    Normals and unknown columns are skipped. Of spherical harmonics only degree 0 is used (with a warning), and colors
-    are clamped to [0, 1]; rotations are normalised.
+    Normals and unknown columns are skipped. Of spherical harmonics only degree 0 is used (with a
+    warning), and colors are clamped to [0, 1]; rotations are normalised.
 
     Raises:
         LyraError: The file is missing, no 3DGS PLY, truncated, or holds NaN.
@@ -83,14 +81,14 @@ def load_ply(path: Path) -> Gaussians:
     path = Path(path)
     with explain_reading(path), path.open("rb") as file:
         header = _read_header(path, file.read(_LARGEST_HEADER))
+        # Compared before reading: a damaged count must not ask for all memory.
+        there = (file.seek(0, 2) - header.length) // header.row.itemsize
+        if there < header.count:
+            raise LyraError(
+                f"{path} is truncated: {there} of {header.count} Gaussians are there, make or download it again"
+            )
         file.seek(header.length)
-        needed = header.count * header.row.itemsize
-        data = file.read(needed)
-    if len(data) < needed:
-        raise LyraError(
-            f"{path} is truncated: {len(data) // header.row.itemsize} of {header.count} Gaussians are there, "
-            "make or download it again"
-        )
+        data = file.read(header.count * header.row.itemsize)
     rows = np.frombuffer(data, dtype=header.row)
     if "f_rest_0" in header.names:
         warnings.warn(f"{path}: view-dependent color (f_rest) is ignored", stacklevel=2)
@@ -118,9 +116,7 @@ def _read_header(path: Path, start: bytes) -> _Header:
         raise LyraError(f"{path} is truncated in its header: make or download it again")
     lines = [line.split() for line in start[: end.start()].decode("latin-1").splitlines()[1:]]
     lines = [line for line in lines if line and line[0] not in ("comment", "obj_info")]
-    order = {"binary_little_endian": "<", "binary_big_endian": ">"}.get(
-        " ".join(lines[0][1:2]) if lines else ""
-    )
+    order = {"binary_little_endian": "<", "binary_big_endian": ">"}.get(" ".join(lines[0][1:2]) if lines else "")
     elements = [index for index, line in enumerate(lines) if line[0] == "element"]
     if order is None or not elements:
         raise LyraError(f"{path} is no binary PLY: convert it to a binary 3DGS PLY first")
@@ -130,14 +126,10 @@ def _read_header(path: Path, start: bytes) -> _Header:
     missing = [name for name in COLUMNS if name not in names]
     if element[1] != "vertex" or missing:
         kind = "a compressed splat PLY" if "packed_position" in start.decode("latin-1") else "no 3DGS PLY"
-        raise LyraError(
-            f"{path} is {kind} (it lacks {' '.join(missing[:3])}): convert it to a standard 3DGS PLY"
-        )
+        raise LyraError(f"{path} is {kind} (it lacks {' '.join(missing[:3])}): convert it to a standard 3DGS PLY")
     valid = all(len(line) == 3 and line[1] in _TYPES for line in block) and len(set(names)) == len(names)
     if not valid or len(element) != 3 or not element[2].isdecimal():
-        raise LyraError(
-            f"{path} has a PLY header that cannot be understood: convert it to a standard 3DGS PLY"
-        )
+        raise LyraError(f"{path} has a PLY header that cannot be understood: convert it to a standard 3DGS PLY")
     if int(element[2]) == 0:
         raise LyraError(f"{path} holds no Gaussians: make or download it again")
     row = np.dtype([(name, order + _TYPES[line[1]]) for name, line in zip(names, block, strict=True)])

@@ -19,23 +19,18 @@ _TYPE_NAMES = {
 }
 
 
-def save_tensors(
-    tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
-) -> None:
-    """Writes a safetensors file; the same tensors and metadata give the same bytes.
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Writes a safetensors file; the same tensors give the same bytes.
 
-    The header is written here because the safetensors library orders metadata at random (0.8.0), and because its
-    errors do not tell a full disk from other failures.
+    The header is written here because the safetensors library's errors do not tell a full disk from other failures.
 
     Raises:
         LyraError: The file cannot be written.
         KeyError: A dtype has no safetensors name.
     """
-    # Largest alignment first, as the library does, so that every tensor can be mapped into memory where it lies.
+    # Largest alignment first, as the library does, so that every tensor lies where it can be mapped into memory.
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
     header: dict[str, object] = {}
-    if metadata:
-        header["__metadata__"] = dict(sorted(metadata.items()))
     end = 0
     for name, tensor in ordered:
         start, end = end, end + tensor.numel() * tensor.element_size()
@@ -50,20 +45,18 @@ def save_tensors(
             file.write(flat.view(torch.uint8).numpy().data)
 
 
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors on the CPU and metadata of a safetensors file.
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file, on the CPU.
 
     Raises:
         LyraError: The file is missing, unreadable, damaged or no safetensors file.
     """
     path = Path(path)
-    with (
-        explain_reading(path),
-        path.open("rb"),
-    ):  # for the system's own reason, which safetensors does not pass on
+    # For the system's own reason, which safetensors does not pass on.
+    with explain_reading(path), path.open("rb"):
         pass
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError):
         raise LyraError(f"{path} is damaged or no safetensors file: make or download it again") from None

@@ -14,9 +14,12 @@ __all__ = ["Rendering", "render"]
 
 
 def render(
-    gaussians: Gaussians, cameras: Cameras, background: Float[Tensor, "3"] | None = None, near: float = 0.01
+    gaussians: Gaussians,
+    cameras: Cameras,
+    background: Float[Tensor, "3"] | None = None,
+    near: float = 0.01,
 ) -> Rendering:
-    """Renders unbatched Gaussians into cameras with one leading view axis; differentiable in the Gaussians.
+    """Renders unbatched Gaussians into cameras with one view axis; differentiable in the Gaussians.
 
     Args:
         gaussians: What to draw; leading axis splat.
@@ -28,30 +31,31 @@ def render(
         Pictures in float32 on the Gaussians' device.
 
     Raises:
-        ValueError: A field of the Gaussians holds NaN or infinity (the message names it), or the axes are not as
-            above.
+        ValueError: A field of the Gaussians holds NaN or infinity (the message names it), or ``near`` or the
+            leading axes are not as above.
         MissingExtraError: The Gaussians are on a CUDA device and gsplat is not installed.
 
-    Source: Kerbl et al., "3D Gaussian Splatting for Real-Time Radiance Field Rendering" (2023), section 4 and 6.
+    Source: Kerbl et al., "3D Gaussian Splatting for Real-Time Radiance Field Rendering", sections 4 and 6.
     """
     if gaussians.means.ndim != 2:
-        raise ValueError(
-            f"Gaussians to render must be unbatched, got means of shape {tuple(gaussians.means.shape)}"
-        )
+        raise ValueError(f"Gaussians to render must be unbatched, got means {tuple(gaussians.means.shape)}")
     if cameras.intrinsics.ndim != 2:
-        raise ValueError(
-            f"cameras need one view axis, got intrinsics of shape {tuple(cameras.intrinsics.shape)}"
-        )
+        raise ValueError(f"cameras need one view axis, got intrinsics {tuple(cameras.intrinsics.shape)}")
     if not near > 0:
         raise ValueError(f"near must be positive, got {near}")
     for field in fields(gaussians):
-        if not torch.isfinite(getattr(gaussians, field.name)).all():
+        if not _finite(getattr(gaussians, field.name)):
             raise ValueError(f"the Gaussians' {field.name} hold NaN or infinity")
     if gaussians.means.is_cuda:
         from lyra.rendering.cuda import render_cuda
 
         return render_cuda(gaussians, cameras, background, near)
-    # Late, because compiling or loading the kernels takes a second that most imports of this package do not need.
+    # Late: loading the compiled kernels takes a second that most uses of this package do not need.
     from lyra.rendering.tiled import render_tiled
 
     return render_tiled(gaussians, cameras, background, near)
+
+
+def _finite(tensor: Tensor) -> bool:
+    """Whether no element is NaN or infinite; extremes carry both, in one pass over memory."""
+    return tensor.numel() == 0 or bool(torch.stack(tensor.detach().aminmax()).isfinite().all())

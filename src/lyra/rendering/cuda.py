@@ -7,12 +7,15 @@ from torch import Tensor
 from lyra.cameras import Cameras
 from lyra.errors import MissingExtraError
 from lyra.gaussians import Gaussians
-from lyra.rendering.image import Rendering, white
+from lyra.rendering.image import Rendering, over_background
 from lyra.rendering.projection import BLUR
 
 
 def render_cuda(
-    gaussians: Gaussians, cameras: Cameras, background: Float[Tensor, "3"] | None = None, near: float = 0.01
+    gaussians: Gaussians,
+    cameras: Cameras,
+    background: Float[Tensor, "3"] | None = None,
+    near: float = 0.01,
 ) -> Rendering:
     """Renders as :func:`lyra.rendering.render` does, on the Gaussians' CUDA device in float32.
 
@@ -26,16 +29,13 @@ def render_cuda(
     except ImportError as error:
         raise MissingExtraError("gsplat", "cuda", "rendering on CUDA") from error
 
-    background = (
-        white(gaussians.means).float() if background is None else background.to(gaussians.means).float()
-    )
     with torch.autocast("cuda", enabled=False):
         gaussians = gaussians.to(torch.float32)
         cameras = cameras.to(gaussians.means.device).to(torch.float32)
-        if len(gaussians) == 0 or len(cameras) == 0:  # gsplat launches no kernel for nothing and raises.
+        if len(gaussians) == 0 or len(cameras) == 0:  # gsplat's kernels are not made for nothing.
             image = gaussians.means.new_zeros(len(cameras), 5, cameras.height, cameras.width)
-            return Rendering.composite(image[:, :3], image[:, 3], image[:, 4], background)
-        image, alpha, _ = rasterization(
+            return over_background(image, background)
+        color_depth, alpha, _ = rasterization(
             means=gaussians.means,
             quats=gaussians.quaternions,
             scales=gaussians.scales,
@@ -48,12 +48,11 @@ def render_cuda(
             near_plane=near,
             eps2d=BLUR,
             packed=False,
-            backgrounds=None,
+            # Depth as a sum: its mean and the background are then formed exactly as on the CPU.
             render_mode="RGB+D",
             rasterize_mode="classic",
         )
-    image, alpha = image.movedim(-1, 1), alpha[..., 0]
-    return Rendering.composite(image[:, :3], image[:, 3], alpha, background)
+        return over_background(torch.cat([color_depth, alpha], dim=-1).movedim(-1, 1), background)
 
 
 def _matrices(intrinsics: Float[Tensor, "view 4"]) -> Float[Tensor, "view 3 3"]:

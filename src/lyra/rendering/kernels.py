@@ -1,24 +1,27 @@
 """The compiled loops of the CPU renderer: sort splats into tiles, composite them, and the derivative of that.
 
-A splat is a row of ``FEATURES`` float32 numbers: centre x, y; conic xx, xy, yy; opacity; red, green, blue; depth.
-A *pair* is one splat in one tile. The pairs of a splat are numbered consecutively, so what a splat's tiles add to
-its gradient is summed in a fixed order, whatever the number of threads.
+A splat is a row of float32 numbers: centre x, y; conic xx, xy, yy; opacity; red, green, blue; depth. A *pair*
+is one splat in one tile. The pairs of a splat are numbered consecutively, so what its tiles add to its
+gradient can be summed in a fixed order, whatever the number of threads.
 
-Inside a tile the loop runs over splats and, for each, over the pixels it covers, eight at a time. Work arrays of a
-tile are planes of one flat buffer, each row padded to ``STRIDE`` pixels, so that eight pixels can start anywhere.
-Transmittance is stored negated once a pixel has ended, which makes every later test on it fail without a branch.
+Inside a tile the loop runs over splats and, for each, over the pixels it covers, eight at a time. Work arrays
+of a tile are planes of one flat buffer, each row padded to ``STRIDE`` pixels, so that eight can start anywhere.
+Transmittance is stored negated once a pixel has ended: every later test on it then fails without a branch.
 """
+
+from typing import no_type_check
 
 import numba
 import numpy as np
 
 from lyra.rendering.projection import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN
 
+# The tests' type-checking import hook must not wrap what numba compiles, hence ``no_type_check``. Numba's
+# cache notices changes of this file alone: who changes a constant of ``projection.py`` touches this file too.
 TILE = 16
 LANES = 8
 STRIDE = TILE + LANES
 PLANE = TILE * STRIDE
-FEATURES = 10
 SINGLE = np.float32
 # Sums may be reordered and multiplications fused, but NaN and infinity keep their meaning.
 MATH = {"contract", "reassoc", "nsz", "arcp"}
@@ -32,6 +35,7 @@ _ONE = np.float32(1)
 
 
 @numba.njit(inline="always")
+@no_type_check
 def _exp(x):
     """Exponential for x in [-8, 0], 4e-7 relative: a polynomial of x / 16, squared four times; vectorizes."""
     u = max(x, np.float32(-8)) * np.float32(1 / 16)
@@ -49,24 +53,18 @@ def _exp(x):
 
 
 @numba.njit(parallel=True, cache=True)
-def find_tiles(splats, spreads, reach, height, width, bounds, counts):
-    """Writes the tiles (left, top, right, bottom; exclusive) that each splat's bounding box touches, and how many.
-
-    ``reach`` is the squared Mahalanobis radius at which the splat gets too faint; not above zero: nowhere seen.
-    """
+@no_type_check
+def find_tiles(splats, extents, height, width, bounds, counts):
+    """Finds the pixels (left, top, right, bottom; exclusive) each splat can reach, and in how many tiles."""
     for n in numba.prange(len(splats)):
         counts[n] = 0
-        if not reach[n] > 0:
+        if not extents[n, 0] > 0:
             continue
-        # A little larger than exact: the kernel decides, and its rounding must not depend on tiles.
-        radius = np.sqrt(reach[n]) * SINGLE(1.0001) + SINGLE(1e-3)
-        x, y = splats[n, 0], splats[n, 1]
-        extent_x, extent_y = radius * spreads[n, 0], radius * spreads[n, 1]
-        # Pixel centres at +0.5; clamped as floats, since casting a number beyond an integer's range is undefined.
-        left = max(np.ceil(x - extent_x - _HALF), _ZERO)
-        top = max(np.ceil(y - extent_y - _HALF), _ZERO)
-        right = min(np.floor(x + extent_x - _HALF), SINGLE(width - 1))
-        bottom = min(np.floor(y + extent_y - _HALF), SINGLE(height - 1))
+        # Pixel centres are at +0.5. Clamped as floats: a float beyond an integer's range has no defined cast.
+        left = max(np.ceil(splats[n, 0] - extents[n, 0] - _HALF), _ZERO)
+        top = max(np.ceil(splats[n, 1] - extents[n, 1] - _HALF), _ZERO)
+        right = min(np.floor(splats[n, 0] + extents[n, 0] - _HALF), SINGLE(width - 1))
+        bottom = min(np.floor(splats[n, 1] + extents[n, 1] - _HALF), SINGLE(height - 1))
         if left > right or top > bottom:
             continue
         bounds[n, 0], bounds[n, 1] = int(left), int(top)
@@ -75,52 +73,67 @@ def find_tiles(splats, spreads, reach, height, width, bounds, counts):
         counts[n] = across * (int(bottom) // TILE - int(top) // TILE + 1)
 
 
+@numba.njit(cache=True)
+@no_type_check
+def _count_members(bounds, offsets, first, last, tiles_x, counts):
+    """Counts in which tiles the splats first..last fall."""
+    for n in range(first, last):
+        if offsets[n + 1] > offsets[n]:
+            for ty in range(bounds[n, 1] // TILE, (bounds[n, 3] - 1) // TILE + 1):
+                for tx in range(bounds[n, 0] // TILE, (bounds[n, 2] - 1) // TILE + 1):
+                    counts[ty * tiles_x + tx] += 1
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _place_members(bounds, offsets, first, last, tiles_x, places, owners, members):
+    """Writes the pairs of splats first..last to their tiles; ``places``: where each tile's next one goes."""
+    for n in range(first, last):
+        pair = offsets[n]
+        if offsets[n + 1] > pair:
+            for ty in range(bounds[n, 1] // TILE, (bounds[n, 3] - 1) // TILE + 1):
+                for tx in range(bounds[n, 0] // TILE, (bounds[n, 2] - 1) // TILE + 1):
+                    tile = ty * tiles_x + tx
+                    owners[pair] = n
+                    members[places[tile]] = pair
+                    places[tile] += 1
+                    pair += 1
+
+
 @numba.njit(parallel=True, cache=True)
-def fill_tiles(bounds, offsets, tiles_x, tiles_y, chunks, owners, members, starts):
+@no_type_check
+def fill_tiles(bounds, offsets, tiles_x, chunks, owners, members, starts):
     """Counting sort of the pairs by tile, in the order of the splats within each tile.
 
     Args:
         bounds: Pixel boxes from :func:`find_tiles`.
         offsets: First pair of every splat and, last, the number of pairs.
         tiles_x: Tiles in a row of the image.
-        tiles_y: Rows of tiles.
         chunks: Parts that are sorted at the same time; the result does not depend on it.
         owners: Output: the splat of every pair.
         members: Output: the pairs of tile 0, then those of tile 1, and so on.
         starts: Output: where in ``members`` every tile begins and, last, ends.
     """
     total = len(offsets) - 1
-    tiles = tiles_x * tiles_y
-    places = np.zeros((chunks, tiles), np.int64)
+    places = np.zeros((chunks, len(starts) - 1), np.int64)
     size = (total + chunks - 1) // chunks
     for c in numba.prange(chunks):
-        for n in range(c * size, min(total, (c + 1) * size)):
-            if offsets[n + 1] > offsets[n]:
-                for ty in range(bounds[n, 1] // TILE, (bounds[n, 3] - 1) // TILE + 1):
-                    for tx in range(bounds[n, 0] // TILE, (bounds[n, 2] - 1) // TILE + 1):
-                        places[c, ty * tiles_x + tx] += 1
+        _count_members(bounds, offsets, c * size, min(total, (c + 1) * size), tiles_x, places[c])
     place = 0
-    for tile in range(tiles):
+    for tile in range(len(starts) - 1):
         starts[tile] = place
         for c in range(chunks):
             count = places[c, tile]
             places[c, tile] = place
             place += count
-    starts[tiles] = place
+    starts[-1] = place
     for c in numba.prange(chunks):
-        for n in range(c * size, min(total, (c + 1) * size)):
-            pair = offsets[n]
-            if offsets[n + 1] > pair:
-                for ty in range(bounds[n, 1] // TILE, (bounds[n, 3] - 1) // TILE + 1):
-                    for tx in range(bounds[n, 0] // TILE, (bounds[n, 2] - 1) // TILE + 1):
-                        tile = ty * tiles_x + tx
-                        owners[pair] = n
-                        members[places[c, tile]] = pair
-                        places[c, tile] += 1
-                        pair += 1
+        last = min(total, (c + 1) * size)
+        _place_members(bounds, offsets, c * size, last, tiles_x, places[c], owners, members)
 
 
 @numba.njit(cache=True)
+@no_type_check
 def _sort_by_depth(pairs, owners, keys, spare_pairs, keys_here, spare_keys):
     """Stable radix sort of one tile's pairs by the bits of their (positive) depth, one byte at a time."""
     n = len(pairs)
@@ -145,6 +158,7 @@ def _sort_by_depth(pairs, owners, keys, spare_pairs, keys_here, spare_keys):
 
 
 @numba.njit(inline="always")
+@no_type_check
 def _start_tile(buffer, rows, columns):
     """Sets the transmittance plane: 1 inside the image, ended (negative) in the padding and outside."""
     for y in range(TILE):
@@ -153,14 +167,16 @@ def _start_tile(buffer, rows, columns):
 
 
 @numba.njit(inline="always")
+@no_type_check
 def _all_ended(buffer):
+    largest = -_ONE
     for i in range(PLANE):
-        if buffer[i] > _ZERO:
-            return False
-    return True
+        largest = max(largest, buffer[i])
+    return largest <= _ZERO
 
 
 @numba.njit(cache=True, fastmath=MATH, error_model="numpy")
+@no_type_check
 def _splat_forward(splat, buffer, left, top, x0, x1, y0, y1):
     """Composites one splat into pixels x0..x1, y0..y1 of the tile whose corner is (left, top)."""
     mean_x, mean_y = splat[0], splat[1]
@@ -189,11 +205,12 @@ def _splat_forward(splat, buffer, left, top, x0, x1, y0, y1):
 
 
 @numba.njit(parallel=True, cache=True)
+@no_type_check
 def composite(splats, keys, bounds, owners, members, starts, threads, image, reached):
     """Composites every tile front to back.
 
     Args:
-        splats: Rows of ``FEATURES`` numbers.
+        splats: A row of ten numbers each.
         keys: Bits of the depths as unsigned integers; they order as the depths do, since those are positive.
         bounds: Pixel boxes from :func:`find_tiles`.
         owners: The splat of every pair.
@@ -240,11 +257,12 @@ def composite(splats, keys, bounds, owners, members, starts, threads, image, rea
 
 
 @numba.njit(cache=True, fastmath=MATH, error_model="numpy")
+@no_type_check
 def _splat_backward(splat, buffer, left, top, x0, x1, y0, y1, gradient):
-    """Adds up one splat's gradient over pixels x0..x1, y0..y1 of a tile, and moves the tile's state behind it.
+    """Sums one splat's gradient over pixels x0..x1, y0..y1 of a tile and moves the tile's state behind it.
 
-    Planes of ``buffer``: transmittance; the five gradients of the image; and what is still to come of their inner
-    product with the image. That remainder, divided by 1 - alpha, is what the splat takes from those behind it.
+    Planes of ``buffer``: transmittance; the five gradients of the image; and what is still to come of their
+    product with the image. That rest, divided by 1 - alpha, is what the splat takes from those behind it.
     """
     mean_x, mean_y = splat[0], splat[1]
     xx, xy, yy = -_HALF * splat[2], -splat[3], -_HALF * splat[4]
@@ -300,13 +318,14 @@ def _splat_backward(splat, buffer, left, top, x0, x1, y0, y1, gradient):
 
 
 @numba.njit(parallel=True, cache=True)
+@no_type_check
 def composite_backward(
     splats, bounds, owners, members, starts, threads, image, reached, image_gradient, pair_gradients
 ):
     """Gradient of :func:`composite` with respect to each pair's splat; arguments as there.
 
-    The tiles are walked front to back once more: what lies behind a splat is the finished pixel less what has been
-    passed, so nothing of the forward pass has to be kept per pixel but the image.
+    The tiles are walked front to back once more: what lies behind a splat is the finished pixel less what has
+    been passed, so nothing of the forward pass has to be kept per pixel but the image.
     """
     _, height, width = image.shape
     tiles_x = (width + TILE - 1) // TILE
@@ -331,14 +350,3 @@ def composite_backward(
                 x0, x1 = max(bounds[n, 0] - left, 0), min(bounds[n, 2] - left, TILE)
                 y0, y1 = max(bounds[n, 1] - top, 0), min(bounds[n, 3] - top, TILE)
                 _splat_backward(splats[n], buffer, left, top, x0, x1, y0, y1, pair_gradients[pair])
-
-
-@numba.njit(parallel=True, cache=True)
-def sum_pairs(pair_gradients, offsets, gradients):
-    """Sums what each splat received in its tiles, in the order of the tiles."""
-    for n in numba.prange(len(gradients)):
-        for feature in range(FEATURES):
-            total = _ZERO
-            for pair in range(offsets[n], offsets[n + 1]):
-                total += pair_gradients[pair, feature]
-            gradients[n, feature] = total

@@ -1,6 +1,7 @@
 """A renderer that is easy to believe: every pixel against every Gaussian, by autograd, in any precision.
 
-It is what the fast renderers are tested against. It has no tiles and no radius; memory is pixels times Gaussians.
+It is what the fast renderers are tested against. It has no tiles and no radius; its memory is pixels times
+Gaussians.
 """
 
 import torch
@@ -9,25 +10,24 @@ from torch import Tensor
 
 from lyra.cameras import Cameras
 from lyra.gaussians import Gaussians
-from lyra.rendering.image import Rendering, white
+from lyra.rendering.image import Rendering, over_background, stack_views
 from lyra.rendering.projection import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN, project
 
 PAIRS_AT_ONCE = 4_000_000
 
 
 def render_oracle(
-    gaussians: Gaussians, cameras: Cameras, background: Float[Tensor, "3"] | None = None, near: float = 0.01
+    gaussians: Gaussians,
+    cameras: Cameras,
+    background: Float[Tensor, "3"] | None = None,
+    near: float = 0.01,
 ) -> Rendering:
     """Renders as :func:`lyra.rendering.render` does, in the dtype of the Gaussians."""
-    background = white(gaussians.means) if background is None else background.to(gaussians.means)
     views = [_accumulate(gaussians, cameras, view, near) for view in range(len(cameras))]
-    image = torch.stack(views) if views else gaussians.means.new_zeros(0, 5, cameras.height, cameras.width)
-    return Rendering.composite(image[:, :3], image[:, 3], image[:, 4], background)
+    return over_background(stack_views(views, cameras.height, cameras.width, gaussians.means), background)
 
 
-def _accumulate(
-    gaussians: Gaussians, cameras: Cameras, view: int, near: float
-) -> Float[Tensor, "5 height width"]:
+def _accumulate(gaussians: Gaussians, cameras: Cameras, view: int, near: float) -> Float[Tensor, "5 height width"]:
     """Red, green, blue, depth and alpha summed over the Gaussians of one view."""
     height, width = cameras.height, cameras.width
     splats = project(gaussians, cameras.camera_to_world[view], cameras.intrinsics[view], height, width, near)
@@ -48,9 +48,10 @@ def _accumulate(
         alpha = (opacities * power.exp()).clamp(max=ALPHA_MAX)
         alpha = torch.where(alpha < ALPHA_MIN, 0, alpha)
         # In logarithms, because a product over thousands of splats underflows and its gradient becomes 0/0.
-        log_after = torch.log1p(-alpha).cumsum(-1)
-        before = (log_after - torch.log1p(-alpha)).exp()
+        log_pass = torch.log1p(-alpha)
+        log_after = log_pass.cumsum(-1)
         # Transmittance only falls, so once this is false it stays false: the pixel has ended.
         counted = log_after.detach().exp() > TRANSMITTANCE_MIN
-        bands.append((torch.where(counted, alpha * before, 0) @ features).movedim(-1, 0))
+        weights = torch.where(counted, alpha * (log_after - log_pass).exp(), 0)
+        bands.append((weights @ features).movedim(-1, 0))
     return torch.cat(bands, dim=1)

@@ -12,7 +12,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lyra.gaussians import Gaussians
+from lyra.gaussians import Gaussians, prune
 from lyra.student.mamba2 import MambaBlock
 
 RAW_CHANNELS = 12
@@ -185,9 +185,7 @@ class GaussianDecoder(nn.Module):
     def embed(self, inputs: StudentInputs) -> Float[Tensor, "batch token width"]:
         """Sum of the embeddings, trajectories one after another."""
         batch, views = inputs.latents.shape[:2]
-        tokens = self.latent_embed(inputs.latents.flatten(0, 1)) + self.plucker_embed(
-            inputs.plucker.flatten(0, 1)
-        )
+        tokens = self.latent_embed(inputs.latents.flatten(0, 1)) + self.plucker_embed(inputs.plucker.flatten(0, 1))
         if self.config.time_conditioning:
             tokens = tokens + repeat(self._embed_times(inputs), "b n d -> (b v) n d", v=views)
         if self.config.geometry == "cache":
@@ -289,3 +287,12 @@ def activate_cache(
         opacities=torch.sigmoid(opacity[..., 0] + config.opacity_shift),
         colors=(base.color + color).clamp(0, 1),
     )
+
+
+@torch.no_grad()
+def decode_scene(decoder: GaussianDecoder, inputs: StudentInputs) -> Gaussians:
+    """One pass over all trajectories of one scene; the Gaussians that pruning keeps."""
+    gaussians = decoder(inputs).map(lambda tensor: tensor[0])
+    if decoder.config.keep < 1:
+        gaussians = prune(gaussians, round(decoder.config.keep * len(gaussians)))
+    return gaussians

@@ -113,5 +113,3 @@ def _shrink(maps: Tensor, stride: int) -> Tensor:
     extra = maps.ndim == 3
     small = F.avg_pool2d(maps[:, None] if extra else maps, stride)
     return small[:, 0] if extra else small
-
-

@@ -64,9 +64,7 @@ class Scan(nn.Module):
         super().__init__()
         heads = inner // head_channels
         self.inner, self.state, self.heads = inner, state, heads
-        self.conv1d = nn.Conv1d(
-            inner + 2 * state, inner + 2 * state, conv, groups=inner + 2 * state, padding=conv - 1
-        )
+        self.conv1d = nn.Conv1d(inner + 2 * state, inner + 2 * state, conv, groups=inner + 2 * state, padding=conv - 1)
         # Steps start log-uniform in [1e-3, 0.1] and decays uniform in [1, 16], as in Mamba-2.
         start = torch.exp(torch.empty(heads).uniform_(math.log(1e-3), math.log(0.1)))
         self.dt_bias = nn.Parameter(start + torch.log(-torch.expm1(-start)))

@@ -100,9 +100,7 @@ class DiffusionTeacher:
         condition = self.condition(request.image, views)
         network = guide(
             condition_network(self.transformer, condition, self.config.fps),
-            condition_network(
-                self.transformer, condition.without_camera(self.negative_text[None]), self.config.fps
-            ),
+            condition_network(self.transformer, condition.without_camera(self.negative_text[None]), self.config.fps),
             self.config.guidance,
         )
         shape = condition.first_frame.shape

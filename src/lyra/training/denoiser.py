@@ -128,11 +128,8 @@ def contact_strip(
             precondition(network), noise, schedule_sigmas(scheduler, steps), first, torch.zeros_like(first)
         )
         frames = [
-            tokenizer.decode(tokenizer.denormalize(z))[0]
-            for z in (latents, buffers[:, : latents.shape[1]], imagined)
+            tokenizer.decode(tokenizer.denormalize(z))[0] for z in (latents, buffers[:, : latents.shape[1]], imagined)
         ]
         true, warped, drawn = frames
         rows.append(torch.cat([true[:, 0], warped[:, -1], drawn[:, -1], true[:, -1]], dim=-1))
     return (rearrange(torch.stack(rows), "n c h w -> c (n h) w") / 2 + 0.5).clamp(0, 1)
-
-

@@ -1,0 +1,81 @@
+"""A scene: Gaussians, the input camera they were made from, and where they came from."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lyra.cameras import Cameras, intrinsics_from_fov
+from lyra.errors import LyraError
+from lyra.formats import load_ply, save_ply, write_atomically
+from lyra.gaussians import Gaussians
+from lyra.rendering import Rendering, render
+
+PLY = "scene.ply"
+PROVENANCE = "scene.json"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What ``generate`` returns and a scene folder holds."""
+
+    gaussians: Gaussians
+    """In the input camera's frame: x right, y down, z forward, the view's median depth at 1."""
+    input_camera: Cameras
+    """One view, the identity."""
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Model and its checksums, seed, input, cameras, timings, package versions: the content of ``scene.json``."""
+
+    def render(self, cameras: Cameras, background: Float[Tensor, "3"] | None = None) -> Rendering:
+        """Color, depth and alpha at some cameras; see :func:`lyra.rendering.render`."""
+        return render(self.gaussians, cameras, background)
+
+    def save(self, folder: Path | str) -> None:
+        """Writes ``scene.ply`` and ``scene.json``.
+
+        Raises:
+            LyraError: the folder cannot be written to.
+        """
+        folder = Path(folder)
+        save_ply(self.gaussians, folder / PLY)
+        with write_atomically(folder / PROVENANCE) as path:
+            path.write_text(json.dumps({**self.provenance, "input_camera": self._camera_json()}, indent=2) + "\n")
+
+    def _camera_json(self) -> dict[str, Any]:
+        camera = self.input_camera
+        return {
+            "camera_to_world": camera.camera_to_world[0].tolist(),
+            "intrinsics": camera.intrinsics[0].tolist(),
+            "height": camera.height,
+            "width": camera.width,
+        }
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Scene":
+        """Reads a scene folder, or any 3DGS PLY (then with a camera of 55 degrees at the origin).
+
+        Raises:
+            LyraError: there is no scene there, or it is damaged.
+        """
+        path = Path(path)
+        if path.is_file():
+            camera = Cameras(torch.eye(4)[None], intrinsics_from_fov(55.0, 512, 512)[None], 512, 512)
+            return cls(load_ply(path), camera)
+        if not (path / PROVENANCE).is_file():
+            raise LyraError(f"{path} holds no finished scene (no {PROVENANCE}): give a folder that generate wrote")
+        try:
+            provenance = json.loads((path / PROVENANCE).read_text())
+            content = provenance.pop("input_camera")
+            camera = Cameras(
+                torch.tensor(content["camera_to_world"])[None],
+                torch.tensor(content["intrinsics"])[None],
+                content["height"],
+                content["width"],
+            )
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise LyraError(f"{path / PROVENANCE} is damaged ({error}): generate the scene again") from error
+        return cls(load_ply(path / PLY), camera, provenance)

@@ -1,0 +1,115 @@
+"""Self-distillation data: the teacher imagines clips of single images, stored one file a scene.
+
+Nothing but the image enters: depth is predicted, and no other view of the scene is ever seen.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from tqdm import tqdm
+
+from lyra.cache import DepthCache, build_cache
+from lyra.cameras import Cameras, intrinsics_from_fov
+from lyra.clips import Clip
+from lyra.depth import scene_depth
+from lyra.formats import load_tensors, save_tensors
+from lyra.model import Model
+from lyra.teacher import TeacherRequest
+from lyra.trajectories import TRAJECTORY_NAMES, TrajectoryName, draw_distance, trajectory_cameras
+
+
+@dataclass(frozen=True)
+class SyntheticScene:
+    """One image and the clips that the teacher imagined around it."""
+
+    image: Float[Tensor, "3 height width"]
+    """In [0, 1]."""
+    depth: Float[Tensor, "height width"]
+    """Predicted z-depth, scene units."""
+    clips: tuple[Clip, ...]
+
+    @property
+    def cache(self) -> DepthCache:
+        """The image's points, from which every clip was conditioned."""
+        return input_cache(self.image, self.depth, self.clips[0].cameras[:1])
+
+
+def input_cache(
+    image: Float[Tensor, "3 height width"], depth: Float[Tensor, "height width"], camera: Cameras
+) -> DepthCache:
+    """The cache of one input view; ``image`` in [0, 1], one camera."""
+    return build_cache(image[None] * 2 - 1, depth[None], camera)
+
+
+def imagine_clip(
+    model: Model,
+    image: Float[Tensor, "3 height width"],
+    depth: Float[Tensor, "height width"],
+    intrinsics: Float[Tensor, "4"],
+    name: TrajectoryName,
+    seed: int,
+    movement: float = 1.0,
+) -> Clip:
+    """Runs the teacher along one of the six trajectories.
+
+    Args:
+        model: Whose teacher and frames.
+        image: Input view in [0, 1], at the model's size.
+        depth: Its z-depth in scene units.
+        intrinsics: Its fx, fy, cx, cy in pixels.
+        name: Which trajectory.
+        seed: Of the distance and the noise; both also depend on the name.
+        movement: Factor on the paper's distance ranges.
+    """
+    teacher = model.config.teacher
+    distance = draw_distance(name, seed, movement)
+    cameras = trajectory_cameras(name, distance, teacher.frames, intrinsics, *image.shape[1:])
+    cache = input_cache(image, depth, cameras[:1])
+    latents = model.teacher.imagine(TeacherRequest(image * 2 - 1, cache, cameras, seed, name))
+    return Clip(latents, cameras)
+
+
+def synthesize(
+    model: Model,
+    images: Iterable[tuple[int, UInt8[Tensor, "3 height width"]]],
+    folder: Path,
+    fov: float = 55.0,
+) -> list[Path]:
+    """Imagines six clips for every (seed, image) that ``folder`` lacks; returns one path a scene.
+
+    Each file is written whole or not at all, so a killed run goes on where it stopped.
+    """
+    paths = []
+    for seed, image in tqdm(images, desc="synthesize"):
+        path = folder / f"{seed:07d}.safetensors"
+        paths.append(path)
+        if path.exists():
+            continue
+        picture = image.float() / 255
+        intrinsics = intrinsics_from_fov(fov, *picture.shape[1:])
+        depth = scene_depth(model.depth.predict(picture))
+        clips = [imagine_clip(model, picture, depth, intrinsics, name, seed) for name in TRAJECTORY_NAMES]
+        tensors = {
+            "image": image,
+            "depth": depth.half(),
+            "latents": torch.stack([clip.latents for clip in clips]).half(),
+            "camera_to_world": torch.stack([clip.cameras.camera_to_world for clip in clips]),
+            "intrinsics": intrinsics,
+        }
+        save_tensors(tensors, path)
+    return paths
+
+
+def load_scene_clips(path: Path) -> SyntheticScene:
+    """Reads one file that ``synthesize`` wrote."""
+    tensors = load_tensors(path)
+    height, width = tensors["image"].shape[1:]
+    clips = tuple(
+        Clip(latents, Cameras(pose, tensors["intrinsics"].expand(len(pose), 4), height, width))
+        for latents, pose in zip(tensors["latents"].float(), tensors["camera_to_world"], strict=True)
+    )
+    return SyntheticScene(tensors["image"].float() / 255, tensors["depth"].float(), clips)

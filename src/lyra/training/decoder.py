@@ -1,0 +1,138 @@
+"""The student learns from the teacher's clips alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lyra.cache import render_cache
+from lyra.cameras import concatenate_cameras
+from lyra.gaussians import prune
+from lyra.losses import LossWeights, depth_loss
+from lyra.rendering import render
+from lyra.student import GaussianDecoder, StudentInputs, decode_scene, prepare_student_inputs
+from lyra.synthesis import SyntheticScene
+from lyra.tokenizer import Tokenizer
+from lyra.trajectories import noise_generator
+
+
+@dataclass(frozen=True)
+class DecoderObjective:
+    """What the decoder's loss is made of."""
+
+    views: tuple[int, ...] = (6,)
+    """How many trajectories enter; drawn from these a step."""
+    targets: int = 8
+    """Rendered frames a step, from any of the scene's trajectories."""
+    late: float = 1.0
+    """Frames are drawn with weight exp(late * position); 3 in the paper, whose clips are long."""
+    weights: LossWeights = LossWeights()  # noqa: RUF009  (frozen)
+    prune: bool = False
+    """Render only the Gaussians that pruning keeps, as the paper's last stage does."""
+    seed: int = 0
+
+
+class SceneSet:
+    """Synthetic scenes with their inputs prepared once each."""
+
+    def __init__(self, scenes: Sequence[SyntheticScene], tokenizer: Tokenizer, decoder: GaussianDecoder):
+        self.scenes, self.tokenizer, self.decoder = scenes, tokenizer, decoder
+        self._inputs: dict[int, StudentInputs] = {}
+
+    def inputs(self, index: int) -> StudentInputs:
+        """Inputs of all trajectories of a scene."""
+        if index not in self._inputs:
+            scene = self.scenes[index]
+            cache = scene.cache if self.decoder.config.geometry == "cache" else None
+            self._inputs[index] = prepare_student_inputs(scene.clips, self.tokenizer, self.decoder.config, cache)
+        return self._inputs[index]
+
+    def video(self, index: int, clip: int) -> Float[Tensor, "time 3 height width"]:
+        """The teacher's frames in [0, 1]."""
+        latents = self.tokenizer.denormalize(self.scenes[index].clips[clip].latents)
+        return (self.tokenizer.decode(latents[None])[0].movedim(1, 0) / 2 + 0.5).clamp(0, 1)
+
+
+def select_views(inputs: StudentInputs, views: Sequence[int]) -> StudentInputs:
+    """The inputs of some trajectories, in the given order."""
+    picked = list(views)
+    base = inputs.base
+    if base is not None:
+        base = replace(
+            base,
+            distance=base.distance[:, picked],
+            covered=base.covered[:, picked],
+            color=base.color[:, picked],
+        )
+    return replace(
+        inputs,
+        latents=inputs.latents[:, picked],
+        plucker=inputs.plucker[:, picked],
+        ray_origins=inputs.ray_origins[:, picked],
+        ray_directions=inputs.ray_directions[:, picked],
+        pixel_angle=inputs.pixel_angle[:, picked],
+        base=base,
+    )
+
+
+def decoder_loss(
+    decoder: GaussianDecoder, data: SceneSet, objective: DecoderObjective, step: int
+) -> tuple[Tensor, dict[str, float]]:
+    """Renders the decoder's Gaussians at frames of the scene's clips and compares them with the teacher's.
+
+    Depth is compared with the cache's where it has points.
+    """
+    generator = noise_generator(objective.seed, f"decoder/{step}")
+    index = int(torch.randint(len(data.scenes), (), generator=generator))
+    scene, inputs = data.scenes[index], data.inputs(index)
+    count = objective.views[int(torch.randint(len(objective.views), (), generator=generator))]
+    order = torch.randperm(len(scene.clips), generator=generator)[:count].tolist()
+    with torch.autocast("cpu", torch.bfloat16):
+        gaussians = decoder(select_views(inputs, order))
+    gaussians = gaussians.map(lambda tensor: tensor[0].float())
+    opacity = gaussians.opacities.mean()
+    if objective.prune:
+        gaussians = prune(gaussians, round(decoder.config.keep * len(gaussians)))
+
+    frames = len(scene.clips[0].cameras)
+    position = torch.arange(frames) / (frames - 1)
+    picks = torch.multinomial(
+        (objective.late * position).exp(), objective.targets, replacement=True, generator=generator
+    )
+    paths = torch.randint(len(scene.clips), (objective.targets,), generator=generator).tolist()
+    truth = torch.stack([data.video(index, p)[f] for p, f in zip(paths, picks.tolist(), strict=True)])
+    cameras = concatenate_cameras(
+        [scene.clips[p].cameras[f : f + 1] for p, f in zip(paths, picks.tolist(), strict=True)]
+    )
+    # A random background keeps the student from painting white where it should be opaque.
+    background = torch.rand(3, generator=generator)
+    rendering = render(gaussians, cameras, background)
+    views = render_cache(scene.cache, cameras)
+    color = (rendering.color - truth).square().mean()
+    depth = depth_loss(rendering.depth, views.depth[:, 0], views.masks[:, 0] > 0)
+    weights = objective.weights
+    loss = weights.color * color + weights.depth * depth + weights.opacity * opacity
+    return loss, {
+        "psnr": -10 * color.log10().item(),
+        "depth": depth.item(),
+        "opacity": opacity.item(),
+        "alpha": rendering.alpha.mean().item(),
+    }
+
+
+@torch.no_grad()
+def decoder_strip(decoder: GaussianDecoder, data: SceneSet, scenes: Sequence[int]) -> Float[Tensor, "3 h w"]:
+    """For some scenes a row: the teacher's last frames of three clips, and the student's, and one depth."""
+    rows = []
+    for index in scenes:
+        gaussians = decode_scene(decoder, data.inputs(index))
+        scene = data.scenes[index]
+        cells = []
+        for clip in (0, 3, 4):
+            rendering = render(gaussians, scene.clips[clip].cameras[-1:])
+            cells += [data.video(index, clip)[-1], rendering.color[0]]
+        inverse = 0.5 / rendering.depth[0].clamp(min=0.2)
+        rows.append(torch.cat([*cells, inverse.expand(3, -1, -1)], dim=-1))
+    return torch.cat(rows, dim=-2).clamp(0, 1)

@@ -1,0 +1,170 @@
+"""Training of each part of a model, in a workspace folder.
+
+A workspace holds ``model/`` (the model as far as it is trained), ``worlds/`` and ``clips/`` (data) and one run folder a
+part. Parts are trained in this order: tokenizer, depth, denoiser, then ``lyra synthesize``, then decoder.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from lyra.cameras import plucker_map
+from lyra.errors import LyraError
+from lyra.model import Model, load, save
+from lyra.recipe import MINI, Recipe, create_model
+from lyra.synthesis import load_scene_clips, synthesize
+from lyra.tokenizer import LinearTokenizer, fit_linear_tokenizer
+from lyra.training.decoder import DecoderObjective, SceneSet, decoder_loss, decoder_strip
+from lyra.training.denoiser import (
+    DenoiserObjective,
+    channel_weights,
+    contact_strip,
+    denoiser_loss,
+    encode_clips,
+)
+from lyra.training.depth import DepthObjective, collect_frames, depth_loss, depth_strip
+from lyra.training.loop import LoopConfig, fit
+from lyra.training.world_clips import FIRST_TRAINING_SEED, WorldClip, load_world_clips, prepare_world_clips
+
+
+DEPTH_LOOP = LoopConfig(learning_rate=1e-3, ema=0.998)
+DENOISER_LOOP = LoopConfig(learning_rate=5e-4, ema=0.998)
+DECODER_LOOP = LoopConfig(learning_rate=3e-4, ema=0.995)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where a model is trained, and how much data it gets."""
+
+    folder: Path
+    recipe: Recipe = MINI
+    worlds: int = 400
+    """Training worlds; each gives two clips."""
+    scenes: int = 120
+    """Single images that the teacher imagines clips of."""
+
+    @property
+    def model_folder(self) -> Path:
+        """The model as far as it is trained."""
+        return self.folder / "model"
+
+    def load_model(self) -> Model:
+        """The workspace's model; made with random weights when there is none yet."""
+        if not (self.model_folder / "lyra.json").exists():
+            save(create_model(self.recipe), self.model_folder)
+        return load(self.model_folder)
+
+    def world_clips(self, worlds: int | None = None) -> list[WorldClip]:
+        """Training clips, rendered on first use."""
+        teacher = self.recipe.teacher
+        seeds = range(FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + (worlds or self.worlds))
+        paths = prepare_world_clips(self.folder / "worlds", seeds, 2, teacher.frames, teacher.height, teacher.width)
+        return list(load_world_clips(paths))
+
+    def images(self) -> Iterator[tuple[int, UInt8[Tensor, "3 height width"]]]:
+        """First frames of training worlds: the single images of self-distillation."""
+        teacher = self.recipe.teacher
+        seeds = range(FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + self.scenes)
+        paths = prepare_world_clips(self.folder / "worlds", seeds, 2, teacher.frames, teacher.height, teacher.width)
+        for seed, path in zip(seeds, paths, strict=True):
+            yield seed, next(load_world_clips([path])).video[0]
+
+
+def _update(workspace: Workspace, **parts) -> None:
+    # Loaded again, since another part may have finished in the meantime.
+    save(replace(workspace.load_model(), **parts), workspace.model_folder)
+
+
+def train_tokenizer(workspace: Workspace, worlds: int = 48) -> None:
+    """Fits the linear tokenizer: world clips, and one part in eight of Plücker halves and masks.
+
+    Everything that will pass through it is part of what it is fitted to.
+    """
+    model = workspace.load_model()
+    if not isinstance(model.tokenizer, LinearTokenizer):
+        raise LyraError("only the linear tokenizer is fitted here")
+
+    def signals() -> Iterator[Float[Tensor, "1 3 time height width"]]:
+        for index, clip in enumerate(workspace.world_clips(worlds)):
+            yield clip.signal()
+            if index % 4 == 0:
+                maps = plucker_map(clip.cameras)
+                yield from (maps[:, half].movedim(0, 1)[None] for half in (slice(0, 3), slice(3, 6)))
+
+    fit_linear_tokenizer(signals(), model.tokenizer)
+    latents = torch.cat([model.tokenizer.encode(clip.signal()) for clip in workspace.world_clips(worlds)])
+    model.tokenizer.statistics.mean.copy_(latents.mean((0, 3, 4)))
+    model.tokenizer.statistics.std.copy_(latents.std((0, 3, 4)).clamp(min=1e-3))
+    _update(workspace, tokenizer=model.tokenizer)
+
+
+def train_depth(
+    workspace: Workspace, loop: LoopConfig = DEPTH_LOOP, objective: DepthObjective = DepthObjective()
+) -> None:  # noqa: B008
+    """Trains the depth network on frames of worlds."""
+    model = workspace.load_model()
+    frames = collect_frames(workspace.world_clips())
+    fit(
+        model.depth,
+        lambda step: depth_loss(model.depth, frames, objective, step),
+        workspace.folder / "depth",
+        loop,
+        lambda: depth_strip(model.depth, frames),
+    )
+    _update(workspace, depth=model.depth)
+
+
+def train_denoiser(
+    workspace: Workspace,
+    loop: LoopConfig = DENOISER_LOOP,
+    objective: DenoiserObjective = DenoiserObjective(),  # noqa: B008
+) -> None:
+    """Trains the teacher's network on clips of worlds."""
+    model = workspace.load_model()
+    teacher = workspace.recipe.teacher
+    clips = encode_clips(workspace.world_clips(), model.tokenizer, teacher.max_buffers)
+    text, weights = model.text["empty"], channel_weights(model.tokenizer)
+
+    def sample() -> Float[Tensor, "3 height width"]:
+        return contact_strip(
+            model.transformer, clips, model.tokenizer, text, teacher.fps, model.scheduler, teacher.steps
+        )
+
+    fit(
+        model.transformer,
+        lambda step: denoiser_loss(model.transformer, clips, text, weights, teacher.fps, objective, step),
+        workspace.folder / "denoiser",
+        loop,
+        sample,
+    )
+    _update(workspace, transformer=model.transformer)
+
+
+def synthesize_clips(workspace: Workspace) -> list[Path]:
+    """Runs the workspace's teacher on its single images."""
+    return synthesize(workspace.load_model(), workspace.images(), workspace.folder / "clips")
+
+
+def train_decoder(
+    workspace: Workspace,
+    loop: LoopConfig = DECODER_LOOP,
+    objective: DecoderObjective = DecoderObjective(),  # noqa: B008
+) -> None:
+    """Trains the student on what ``synthesize_clips`` has made."""
+    model = workspace.load_model()
+    paths = sorted((workspace.folder / "clips").glob("*.safetensors"))
+    if not paths:
+        raise LyraError(f"no clips in {workspace.folder / 'clips'}: run lyra synthesize first")
+    data = SceneSet([load_scene_clips(path) for path in paths], model.tokenizer, model.decoder)
+    fit(
+        model.decoder,
+        lambda step: decoder_loss(model.decoder, data, objective, step),
+        workspace.folder / "decoder",
+        loop,
+        lambda: decoder_strip(model.decoder, data, range(min(3, len(paths)))),
+    )
+    _update(workspace, decoder=model.decoder)
