@@ -1,6 +1,8 @@
 """The viewer's page opens from disk in a real browser and shows the right thing at the right place."""
 
+import contextlib
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from lyra import viewer
 from lyra.cameras import Cameras, concatenate_cameras, intrinsics_from_fov
 from lyra.errors import LyraError
 from lyra.gaussians import Gaussians, matrix_from_quaternion, transform
 
 pytest.importorskip("viser", reason="the viewer needs viser: pip install 'lyra[viewer]'")
 
-from lyra.viewer import BACKGROUND, serve_viewer, write_viewer
+from lyra.viewer import BACKGROUND, live_viewer, write_viewer
 
 CHROMIUM = Path("/usr/bin/chromium")
 WIDTH, HEIGHT = 800, 500
@@ -125,7 +128,7 @@ def test_the_page_from_disk(browser, tmp_path, shrink):
 @pytest.mark.browser
 def test_the_live_viewer(browser, tmp_path):
     camera = oblique_camera()
-    with serve_viewer(three_blobs(camera), camera, 0) as address:
+    with live_viewer(three_blobs(camera), camera, 0) as address:
         pixels, seen = watch(browser, address, tmp_path / "page.png")
     hosts = {line.split("/")[2] for line in seen if line.startswith(("request http", "websocket"))}
     assert hosts == {address.removeprefix("http://")}
@@ -145,7 +148,7 @@ def test_the_page_is_silent_titled_and_the_same_every_time(tmp_path, capfd):
 
 def test_the_server_is_on_loopback_and_stops(capfd):
     camera = oblique_camera()
-    with serve_viewer(three_blobs(camera), camera, 0) as address:
+    with live_viewer(three_blobs(camera), camera, 0) as address:
         assert address.startswith("http://127.0.0.1:")
         with urllib.request.urlopen(address, timeout=10) as answer:
             assert answer.status == 200
@@ -154,12 +157,28 @@ def test_the_server_is_on_loopback_and_stops(capfd):
     assert capfd.readouterr().out == ""
 
 
+def test_serving_ends_with_an_interrupt(monkeypatch, capsys):
+    def interrupt(_event):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Event, "wait", interrupt)
+    camera = oblique_camera()
+
+    @contextlib.contextmanager
+    def stand_in(*_):
+        yield "http://127.0.0.1:8080"
+
+    monkeypatch.setattr(viewer, "live_viewer", stand_in)
+    viewer.serve_viewer(three_blobs(camera), camera)
+    assert capsys.readouterr().out.startswith("http://127.0.0.1:8080 shows")
+
+
 def test_what_the_viewer_refuses(tmp_path, monkeypatch):
     camera = oblique_camera()
     blobs = three_blobs(camera)
     with pytest.raises(ValueError, match="one initial view"):
         write_viewer(blobs, tmp_path / "index.html", concatenate_cameras([camera, camera]))
-    with pytest.raises(LyraError, match="port 70000"), serve_viewer(blobs, camera, 70_000):
+    with pytest.raises(LyraError, match="port 70000"), live_viewer(blobs, camera, 70_000):
         pass
     monkeypatch.setitem(sys.modules, "viser", None)
     with pytest.raises(LyraError, match=r"lyra\[viewer\]"):

@@ -137,7 +137,7 @@ def train(
     *,
     run: Path = Path("runs/mini"),
     size: Literal["mini", "smoke"] = "mini",
-    leg: Annotated[TrainingRun, arg(name="")] = TrainingRun(),  # noqa: B008
+    leg: Annotated[TrainingRun, arg(name="")] = TrainingRun(),
     worlds: int = 400,
 ) -> None:
     """Trains one part of a model; continues what the run's folder holds.

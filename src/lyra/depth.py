@@ -1,6 +1,7 @@
 """Depth of one image: the protocol, and the small network of ``mini``."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -50,13 +51,10 @@ class DepthNet(nn.Module):
         self.config = config
         widths = [min(config.width * 2**i, config.max_width) for i in range(config.levels + 1)]
         self.stem = nn.Conv2d(5, widths[0], 3, padding=1)
-        pairs = list(zip(widths[:-1], widths[1:], strict=True))
-        self.encoder = nn.ModuleList(nn.ModuleList([_Residual(a), nn.Conv2d(a, b, 4, 2, 1)]) for a, b in pairs)
+        pairs = list(pairwise(widths))
+        self.encoder = nn.ModuleList(_Down(a, b) for a, b in pairs)
         self.middle = nn.Sequential(_Residual(widths[-1]), _GlobalMix(widths[-1]), _Residual(widths[-1]))
-        self.decoder = nn.ModuleList(
-            nn.ModuleList([nn.Conv2d(b, a, 3, padding=1), nn.Conv2d(2 * a, a, 1), _Residual(a)])
-            for a, b in reversed(pairs)
-        )
+        self.decoder = nn.ModuleList(_Up(b, a) for a, b in reversed(pairs))
         self.out = nn.Conv2d(widths[0], 1, 3, padding=1)
 
     def forward(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch height width"]:
@@ -67,14 +65,12 @@ class DepthNet(nn.Module):
         position = torch.stack([rows[:, None].expand(-1, width), columns.expand(height, -1)])
         x = self.stem(torch.cat([image * 2 - 1, position.expand(len(image), -1, -1, -1)], dim=1))
         skips = []
-        for residual, down in self.encoder:
-            x = residual(x)
-            skips.append(x)
-            x = down(x)
+        for down in self.encoder:
+            skip, x = down(x)
+            skips.append(skip)
         x = self.middle(x)
-        for (narrow, join, residual), skip in zip(self.decoder, reversed(skips), strict=True):
-            x = F.interpolate(narrow(x), size=skip.shape[-2:], mode="bilinear", align_corners=False)
-            x = residual(join(torch.cat([x, skip], dim=1)))
+        for up, skip in zip(self.decoder, reversed(skips), strict=True):
+            x = up(x, skip)
         return self.out(x)[:, 0]
 
     @torch.no_grad()
@@ -94,6 +90,29 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(F.silu(self.first(self.norm(x))))
+
+
+class _Down(nn.Module):
+    def __init__(self, width: int, wider: int):
+        super().__init__()
+        self.residual = _Residual(width)
+        self.down = nn.Conv2d(width, wider, 4, 2, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.residual(x)
+        return x, self.down(x)
+
+
+class _Up(nn.Module):
+    def __init__(self, width: int, narrower: int):
+        super().__init__()
+        self.narrow = nn.Conv2d(width, narrower, 3, padding=1)
+        self.join = nn.Conv2d(2 * narrower, narrower, 1)
+        self.residual = _Residual(narrower)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        x = F.interpolate(self.narrow(x), size=skip.shape[-2:], mode="bilinear", align_corners=False)
+        return self.residual(self.join(torch.cat([x, skip], dim=1)))
 
 
 class _GlobalMix(nn.Module):

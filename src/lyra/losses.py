@@ -6,7 +6,6 @@ and the mean, and takes the sigmoid of an opacity twice, these do not.
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -35,8 +34,8 @@ def depth_loss(
     for predicted, true, mask in zip(prediction, truth, valid, strict=True):
         if not bool(mask.any()):
             continue
-        pair = [_standardize(depth[mask]) for depth in (predicted, true)]
-        total = total + F.smooth_l1_loss(*pair, reduction="sum")
+        pair = _standardize(predicted[mask]), _standardize(true[mask])
+        total = total + F.smooth_l1_loss(pair[0], pair[1], reduction="sum")
         count += int(mask.sum())
     return total / max(count, 1)
 

@@ -98,7 +98,7 @@ def load(name: str | Path) -> Model:
             transformer=CosmosTransformer3DModel.from_pretrained(
                 folder / "transformer", torch_dtype=torch.float32, local_files_only=True
             ).eval(),
-            scheduler=EDMEulerScheduler.from_pretrained(folder / "scheduler", local_files_only=True),
+            scheduler=EDMEulerScheduler.from_config(json.loads((folder / "scheduler/scheduler_config.json").read_text())),
             text={key: value.float() for key, value in load_tensors(folder / "text/embeddings.safetensors").items()},
             depth=load_module(DepthNet, DepthNetConfig, folder / "depth"),
             decoder=load_module(GaussianDecoder, DecoderConfig, folder / "decoder"),

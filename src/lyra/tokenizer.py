@@ -11,9 +11,10 @@ deviation in every channel and latent frame (``sigma_data`` = 0.5); the teacher 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from diffusers import AutoencoderKLCosmos
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -193,10 +194,10 @@ def fit_linear_tokenizer(
 class CosmosTokenizer(nn.Module):
     """diffusers' ``AutoencoderKLCosmos`` behind the tokenizer interface, with GEN3C's statistics."""
 
-    def __init__(self, vae: nn.Module, latent_frames: int = 16):
+    def __init__(self, vae: AutoencoderKLCosmos, latent_frames: int = 16):
         super().__init__()
         self.vae = vae
-        config = vae.config
+        config: Any = vae.config
         self._spec = LatentSpec(
             config.latent_channels, config.temporal_compression_ratio, config.spatial_compression_ratio
         )
@@ -212,13 +213,14 @@ class CosmosTokenizer(nn.Module):
     ) -> Float[Tensor, "batch channel latent_time latent_height latent_width"]:
         """Raw latents (the encoder is deterministic)."""
         self._spec.latent_frames(video.shape[2])
-        return self.vae.encode(video).latent_dist.mode()
+        posterior: Any = self.vae.encode(video, return_dict=False)[0]
+        return posterior.mode()
 
     def decode(
         self, latents: Float[Tensor, "batch channel latent_time latent_height latent_width"]
     ) -> Float[Tensor, "batch 3 time height width"]:
         """Video of raw latents, not clamped."""
-        return self.vae.decode(latents).sample
+        return self.vae.decode(latents, return_dict=False)[0]
 
     def normalize(self, latents: Float[Tensor, "*batch channel latent_time h w"]) -> Tensor:
         """Raw to normalized latents."""

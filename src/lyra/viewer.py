@@ -5,6 +5,7 @@ import html
 import io
 import math
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,15 @@ def write_viewer(gaussians: Gaussians, path: Path, initial_camera: Cameras, titl
         temporary.write_text(page, encoding="utf-8")
 
 
+def serve_viewer(gaussians: Gaussians, initial_camera: Cameras, port: int = 8080) -> None:
+    """Runs :func:`live_viewer` until it is interrupted (Ctrl-C), after printing its address."""
+    with live_viewer(gaussians, initial_camera, port) as address, contextlib.suppress(KeyboardInterrupt):
+        print(f"{address} shows the scene; Ctrl-C ends", flush=True)
+        threading.Event().wait()
+
+
 @contextlib.contextmanager
-def serve_viewer(gaussians: Gaussians, initial_camera: Cameras, port: int = 8080) -> Iterator[str]:
+def live_viewer(gaussians: Gaussians, initial_camera: Cameras, port: int = 8080) -> Iterator[str]:
     """Runs a live viewer on this machine's loopback address while the block runs; yields its address.
 
     A port that is taken is replaced by the next free one. Arguments and errors are those of

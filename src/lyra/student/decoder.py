@@ -95,8 +95,8 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv3d(channels, width, (1, patch, patch), stride=(1, patch, patch))
         self.norm = nn.LayerNorm(width)
         if zero:
-            nn.init.zeros_(self.proj.weight)
-            nn.init.zeros_(self.proj.bias)
+            for parameter in self.proj.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, x: Float[Tensor, "batch channel time height width"]) -> Float[Tensor, "batch token dim"]:
         """Tokens in the order time, row, column."""
@@ -179,8 +179,8 @@ class GaussianDecoder(nn.Module):
         if config.geometry == "cache":
             # Start at the base surface: the first steps correct it instead of finding it.
             with torch.no_grad():
-                self.head.weight.mul_(0.03)
-                self.head.bias.zero_()
+                for parameter in self.head.parameters():
+                    parameter.mul_(0.03)
 
     def embed(self, inputs: StudentInputs) -> Float[Tensor, "batch token width"]:
         """Sum of the embeddings, trajectories one after another."""

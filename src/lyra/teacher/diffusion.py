@@ -106,7 +106,7 @@ class DiffusionTeacher:
         shape = condition.first_frame.shape
         noise = torch.randn(shape, generator=noise_generator(request.seed, f"teacher/{request.name}"))
         # The published sampler draws this noise once, by numpy with a fixed seed, for every clip.
-        augment = np.random.RandomState(_PUBLISHED_AUGMENT_SEED).standard_normal(tuple(shape))  # noqa: NPY002
+        augment = np.random.RandomState(_PUBLISHED_AUGMENT_SEED).standard_normal(tuple(shape))
         latents = sample_euler(
             precondition(network),
             noise.to(condition.first_frame),

@@ -30,10 +30,10 @@ from lyra.training.depth import DepthObjective, collect_frames, depth_loss, dept
 from lyra.training.loop import LoopConfig, fit
 from lyra.training.world_clips import FIRST_TRAINING_SEED, WorldClip, load_world_clips, prepare_world_clips
 
-
 DEPTH_LOOP = LoopConfig(learning_rate=1e-3, ema=0.998)
 DENOISER_LOOP = LoopConfig(learning_rate=5e-4, ema=0.998)
 DECODER_LOOP = LoopConfig(learning_rate=3e-4, ema=0.995)
+DEPTH_OBJECTIVE, DENOISER_OBJECTIVE, DECODER_OBJECTIVE = DepthObjective(), DenoiserObjective(), DecoderObjective()
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ def train_tokenizer(workspace: Workspace, worlds: int = 48) -> None:
 
 
 def train_depth(
-    workspace: Workspace, loop: LoopConfig = DEPTH_LOOP, objective: DepthObjective = DepthObjective()
-) -> None:  # noqa: B008
+    workspace: Workspace, loop: LoopConfig = DEPTH_LOOP, objective: DepthObjective = DEPTH_OBJECTIVE
+) -> None:
     """Trains the depth network on frames of worlds."""
     model = workspace.load_model()
     frames = collect_frames(workspace.world_clips())
@@ -121,7 +121,7 @@ def train_depth(
 def train_denoiser(
     workspace: Workspace,
     loop: LoopConfig = DENOISER_LOOP,
-    objective: DenoiserObjective = DenoiserObjective(),  # noqa: B008
+    objective: DenoiserObjective = DENOISER_OBJECTIVE,
 ) -> None:
     """Trains the teacher's network on clips of worlds."""
     model = workspace.load_model()
@@ -152,7 +152,7 @@ def synthesize_clips(workspace: Workspace) -> list[Path]:
 def train_decoder(
     workspace: Workspace,
     loop: LoopConfig = DECODER_LOOP,
-    objective: DecoderObjective = DecoderObjective(),  # noqa: B008
+    objective: DecoderObjective = DECODER_OBJECTIVE,
 ) -> None:
     """Trains the student on what ``synthesize_clips`` has made."""
     model = workspace.load_model()
