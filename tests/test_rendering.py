@@ -1,6 +1,8 @@
 """The renderers against each other and against what is known in closed form."""
 
 import math
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 
 import pytest
@@ -8,8 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from lyra.cameras import Cameras, intrinsics_from_fov
+from lyra.errors import MissingExtraError
 from lyra.gaussians import Gaussians
 from lyra.rendering import Rendering, render
+from lyra.rendering.cuda import render_cuda
 from lyra.rendering.oracle import render_oracle
 
 BACKGROUND = torch.tensor([0.2, 0.5, 0.9])
@@ -246,6 +250,20 @@ def test_what_is_not_finite_is_named(name, value):
 def test_batches_are_refused():
     with pytest.raises(ValueError, match="unbatched"):
         render(make_gaussians(10).map(lambda t: t[None]), make_cameras())
+
+
+def test_missing_gsplat_is_said_with_its_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gsplat", None)
+    with pytest.raises(MissingExtraError, match=r"gsplat.*lyra\[cuda\]"):
+        render_cuda(make_gaussians(3), make_cameras())
+
+
+def test_two_threads_may_render_at_once():
+    gaussians, cameras = make_gaussians(2000), make_cameras()
+    expected = render(gaussians, cameras).color
+    with ThreadPoolExecutor(4) as pool:
+        for rendering in pool.map(lambda _: render(gaussians, cameras), range(8)):
+            assert torch.equal(rendering.color, expected)
 
 
 @pytest.mark.cuda

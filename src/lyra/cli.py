@@ -104,7 +104,7 @@ def evaluate(what: Positional[Literal["scene"]], folder: Positional[Path], /, *,
         print(json.dumps(numbers))
     else:
         for name, value in numbers.items():
-            print(f"{name:>16} {value:.4g}")
+            print(f"{name:>16} {'-' if value is None else format(value, '.4g')}")
 
 
 @app.command

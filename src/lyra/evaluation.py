@@ -1,5 +1,6 @@
 """Numbers about a finished scene, from its folder alone."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -47,14 +48,14 @@ def ssim(first: Float[Tensor, "3 height width"], second: Float[Tensor, "3 height
 
 
 @torch.no_grad()
-def evaluate_scene(folder: Path) -> dict[str, float]:
+def evaluate_scene(folder: Path) -> dict[str, float | None]:
     """How a scene shows its photo.
 
     Returns:
         ``input_psnr``: rendered at the input camera against the photo at the model's size, dB.
         ``coverage``: share of pixels with alpha above 0.5 over all frames of the trajectories.
         ``visible_psnr``: over all frames, against the photo's own pixels warped by the predicted depth, where
-        those land, dB.
+        those land, dB; None where none do.
         ``seconds``, ``peak_memory_mb``: of the generation, as recorded.
 
     Raises:
@@ -78,11 +79,10 @@ def evaluate_scene(folder: Path) -> dict[str, float]:
         count += 3 * mask.sum().item()
         alphas.append((rendering.alpha > 0.5).float().mean())
     timings = scene.provenance["timings"]
-    visible = torch.tensor(error / max(count, 1.0)).clamp(min=1e-10)
     return {
         "input_psnr": psnr(scene.render(camera).color[0], view["image"]),
         "coverage": torch.stack(alphas).mean().item(),
-        "visible_psnr": -10 * visible.log10().item(),
+        "visible_psnr": -10 * math.log10(max(error / count, 1e-10)) if count else None,
         "seconds": round(sum(timings.values()), 3),
         "peak_memory_mb": scene.provenance["peak_memory_mb"],
     }

@@ -9,7 +9,7 @@ and holds a checksum of every other file::
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import AutoencoderKLCosmos, CosmosTransformer3DModel, EDMEulerScheduler
@@ -92,13 +92,14 @@ def load(name: str | Path) -> Model:
     config = _read_config(folder)
     _verify_checksums(folder, config)
     try:
+        scheduler: Any = EDMEulerScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
         return Model(
             config=config,
             tokenizer=_load_tokenizer(folder / "vae"),
             transformer=CosmosTransformer3DModel.from_pretrained(
                 folder / "transformer", torch_dtype=torch.float32, local_files_only=True
             ).eval(),
-            scheduler=EDMEulerScheduler.from_config(json.loads((folder / "scheduler/scheduler_config.json").read_text())),
+            scheduler=scheduler,
             text={key: value.float() for key, value in load_tensors(folder / "text/embeddings.safetensors").items()},
             depth=load_module(DepthNet, DepthNetConfig, folder / "depth"),
             decoder=load_module(GaussianDecoder, DecoderConfig, folder / "decoder"),
@@ -111,6 +112,7 @@ def save(model: Model, folder: Path) -> None:
     """Writes a model's folder, weights in half precision, and the checksums of what was written."""
     model.transformer.half().save_pretrained(folder / "transformer")
     model.transformer.float()
+    _forget_origin(folder / "transformer/config.json")
     model.scheduler.save_pretrained(folder / "scheduler")
     _save_tokenizer(model.tokenizer, folder / "vae")
     save_tensors(model.text, folder / "text/embeddings.safetensors")
@@ -126,6 +128,13 @@ def save(model: Model, folder: Path) -> None:
     }
     with write_atomically(folder / "lyra.json") as path:
         path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _forget_origin(path: Path) -> None:
+    # diffusers notes the folder that a part was loaded from, which is nobody's business and changes the checksum.
+    content = json.loads(path.read_text())
+    content.pop("_name_or_path", None)
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def save_module(module: nn.Module, config, folder: Path) -> None:

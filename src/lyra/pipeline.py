@@ -37,7 +37,7 @@ from lyra.viewer import write_viewer
 DEFAULT_FOV = 55.0
 VIDEO_SIZE = 512
 """Longer side of the fly-through in pixels, at least."""
-VIDEO_FRAMES = 96
+VIDEO_FRAMES = 72
 VIDEO_FPS = 24
 
 
@@ -259,7 +259,7 @@ def write_fly_through(scene: Scene, path: Path, movement: float = 0.3) -> None:
     with torch.no_grad():
         frames = [
             scene.render(cameras[i : i + 1]).color[0]
-            for i in tqdm(range(len(cameras)), desc="fly-through", unit="frame")
+            for i in tqdm(range(len(cameras)), desc="fly-through", unit="frame", mininterval=0.5)
         ]
     save_video(torch.stack(frames).clamp(0, 1), path, fps=VIDEO_FPS)
 

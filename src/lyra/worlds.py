@@ -13,13 +13,11 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from typing import Self
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.random import Generator
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from lyra.cameras import Cameras, intrinsics_from_fov
@@ -70,7 +68,7 @@ class World:
     """Color of the ambient light and the direction it mostly comes from."""
     exposure: Float[Tensor, ""]
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "World":
         """Moves the tensors to a device."""
         return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
@@ -78,7 +76,7 @@ class World:
 # ------------------------------------------------------------------------------------------------ textures
 
 
-def _noise(rng: Generator, power: float, stretch: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
+def _noise(rng: Generator, power: float, stretch: tuple[int, int] = (1, 1)) -> np.ndarray:
     """Tileable noise with amplitude 1/f^power and unit deviation; ``stretch`` smooths along (v, u)."""
     fy = np.fft.fftfreq(_SIZE, 1 / _SIZE)[:, None] * stretch[0]
     fx = np.fft.rfftfreq(_SIZE, 1 / _SIZE)[None] * stretch[1]
@@ -96,9 +94,12 @@ def _hsv(hue: float, saturation: float, value: float) -> np.ndarray:
 
 
 def _natural(rng: Generator, low: float = 0.15, high: float = 0.85) -> np.ndarray:
-    """A muted color: mostly the warm hues of wood, clay and cloth, at times green or blue."""
-    hue = rng.normal(0.085, 0.05) if rng.random() < 0.6 else rng.random()
-    return _hsv(hue % 1, rng.beta(1.6, 2.2) * 0.85, rng.uniform(low, high))
+    """A muted color: mostly the warm hues of wood, clay and cloth, at times blue, green or any other."""
+    family = rng.choice(4, p=(0.6, 0.2, 0.12, 0.08))
+    hue = (rng.normal(0.08, 0.04), rng.normal(0.58, 0.05), rng.normal(0.3, 0.06), rng.random())[family]
+    # Cloth and paint of cold hues are rarely as saturated as wood and leather.
+    saturation = rng.beta(1.6, 2.2) * (0.85, 0.6, 0.45, 0.45)[family]
+    return _hsv(hue % 1, saturation, rng.uniform(low, high))
 
 
 def _ramp(value: np.ndarray, colors: Sequence[np.ndarray]) -> np.ndarray:
@@ -498,7 +499,9 @@ class _Builder:
         tint = rng.uniform(0.55, 1.0) * (1 + 0.1 * rng.standard_normal(3)).clip(0.7, 1.2)
         self.surfaces.append((int(index), mapping, tint, glow))
 
-    def add(self, kind: int, center: ArrayLike, half: ArrayLike, yaw: float, *paint) -> None:
+    def add(
+        self, kind: int, center: Sequence[float] | np.ndarray, half: Sequence[float] | np.ndarray, yaw: float, *paint
+    ) -> None:
         """Adds an object and its surface."""
         self.objects.append((kind, np.array(center), np.array(half), yaw))
         self.paint(*paint)
@@ -514,49 +517,66 @@ def _distance(place: np.ndarray, center: np.ndarray, half: np.ndarray, yaw: floa
     return float(np.linalg.norm((np.abs(local) - half).clip(0)))
 
 
+def _furnish(build: _Builder, kind: int, center: np.ndarray, half: np.ndarray, turn: float) -> None:
+    """One piece of furniture that fills the given box on the floor: a table, a seat or a plain body, with things on."""
+    rng = build.rng
+    (x, y, z), (width, height, depth) = center, half
+    floor, top = y + height, y - height
+    low_box = kind == BOX and 0.07 < height < 0.22
+    style = rng.choice(["table", "seat", "body"], p=(0.45, 0.25, 0.3)) if low_box else "body"
+    if style == "table":
+        build.add(BOX, (x, top + 0.012, z), (width, 0.012, depth), turn, "wood marble plaster")
+        leg = min(width, depth) * rng.uniform(0.15, 0.6)
+        build.add(CYLINDER, (x, y + 0.012, z), (leg, height - 0.012, leg), turn, "wood plaster")
+    elif style == "seat":
+        # The back stands at the far long side; the cushion's top is halfway up.
+        cloth = rng.choice(["carpet", "plaster", "checks", "stripes"])
+        shift = np.array([math.sin(turn), math.cos(turn)]) * 0.8 * depth * np.array([-1, 1])
+        build.add(BOX, (x, floor - 0.5 * height, z), (width, 0.5 * height, depth), turn, cloth)
+        build.objects.append(
+            (BOX, np.array([x + shift[0], y, z + shift[1]]), np.array([width, height, 0.2 * depth]), turn)
+        )
+        build.surfaces.append(build.surfaces[-1])
+        top = floor - height
+    else:
+        build.add(kind, center, half, turn, "wood wood plaster plaster stone carpet checks stripes marble books")
+    if kind != SPHERE and top > -0.2 and rng.random() < 0.6:
+        small = min(width, depth) * rng.uniform(0.3, 0.6)
+        other = int(rng.choice([BOX, SPHERE, CYLINDER]))
+        tall = small if other == SPHERE else small * rng.uniform(0.6, 1.8)
+        paints = "plaster wood marble stripes stone checks"
+        build.add(other, (x, top - tall, z), (small, tall, small), turn, paints)
+
+
 def _stand_objects(build: _Builder, room: np.ndarray, yaw: float, light: np.ndarray, count: int) -> None:
-    """Furniture on the floor, at times with things on top, clear of the cameras, the light and each other."""
+    """Furniture on the floor, clear of the cameras, the light and each other."""
     rng, floor = build.rng, room[1, 1]
     taken: list[tuple[float, float, float]] = []
     for _ in range(60):
         angle, far = yaw + rng.uniform(-0.62, 0.62), rng.uniform(0.85, 2.6)
         x, z = far * math.sin(angle), far * math.cos(angle)
-        kind = int(rng.choice([BOX, BOX, BOX, CYLINDER, SPHERE]))
-        width, depth = rng.uniform(0.06, 0.3, 2)
-        height = min(rng.uniform(0.04, 0.35) * rng.uniform(0.5, 1.8), 0.42 * (floor - room[0, 1]))
+        kind = int(rng.choice([BOX, BOX, BOX, BOX, CYLINDER, SPHERE]))
+        width, depth = rng.uniform(0.07, 0.3), rng.uniform(0.06, 0.2)
+        # Most things end below the eye; a few are tall and narrow.
+        height = rng.uniform(0.04, 0.22)
+        if rng.random() < 0.15:
+            width, depth, height = 0.6 * width, 0.6 * depth, rng.uniform(0.25, 0.42 * (floor - room[0, 1]))
         if kind != BOX:
-            width = depth = rng.uniform(0.05, 0.16)
+            width = depth = rng.uniform(0.04, 0.14)
         if kind == SPHERE:
             height = width
         spread = math.hypot(width, depth)
         x, z = np.clip([x, z], room[0, ::2] + width, room[1, ::2] - depth)
         center, half = np.array([x, floor - height, z]), np.array([width, height, depth])
-        turn = 0.0 if rng.random() < 0.4 else rng.uniform(-0.8, 0.8)
-        clear = _distance(np.zeros(3), center, half, turn) > 0.78
+        turn = rng.choice([0.0, math.pi / 2]) if rng.random() < 0.4 else rng.uniform(-0.8, 0.8)
+        # The things on top may reach above the body: keep the whole column clear.
+        column = np.array([x, 0.4 * floor, z]), np.array([width, 0.6 * floor, depth])
+        clear = min(_distance(np.zeros(3), *part, turn) for part in ((center, half), column)) > 0.78
         clear &= _distance(light, center, half, turn) > 0.15
-        if not clear or any(math.hypot(x - a, z - b) < 0.75 * (spread + r) for a, b, r in taken):
+        if not clear or any(math.hypot(x - a, z - b) < 0.8 * (spread + r) for a, b, r in taken):
             continue
         taken.append((x, z, spread))
-        table = kind == BOX and 0.08 < height < 0.2 and rng.random() < 0.6
-        if table:
-            build.add(BOX, (x, floor - 2 * height, z), (width, 0.015, depth), turn, "wood marble plaster")
-            build.add(CYLINDER, (x, floor - height, z), (0.3 * width, height, 0.3 * width), turn, "wood plaster")
-        else:
-            paints = "wood wood plaster plaster stone carpet checks stripes marble books"
-            build.add(kind, center, half, turn, paints)
-        top = floor - 2 * height - (0.015 if table else 0)
-        small = min(width, depth) * rng.uniform(0.35, 0.7)
-        if kind != SPHERE and top > -0.25 and rng.random() < 0.6:
-            tall = small * rng.uniform(0.6, 1.8)
-            other = int(rng.choice([BOX, SPHERE, CYLINDER]))
-            tall = small if other == SPHERE else tall
-            build.add(
-                other,
-                (x, top - tall, z),
-                (small, tall, small),
-                turn,
-                "plaster wood marble stripes stone checks",
-            )
+        _furnish(build, kind, center, half, float(turn))
         if len(build.objects) >= count:
             return
 
@@ -587,30 +607,49 @@ def _hang_pictures(build: _Builder, room: np.ndarray, yaw: float, count: int) ->
             return
 
 
+def _draw_room(rng: Generator) -> tuple[np.ndarray, np.ndarray, float]:
+    """A room whose bare walls have a median depth of 1 and which the cameras cannot leave.
+
+    Returns:
+        World-to-room rotation, low and high corner, and the yaw of the view in radians. Objects only bring the median
+        depth down, so that the clearances of the bare room grow when the furnished one is rescaled.
+    """
+    pixels = (np.arange(24) + 0.5) / 12 - 1
+    y, x = np.meshgrid(pixels, pixels, indexing="ij")
+    slope = math.tan(math.radians(INPUT_FOV) / 2)
+    rays = np.stack([slope * x, slope * y, np.ones_like(x)], -1).reshape(-1, 3)
+    reach = np.stack(np.meshgrid([-0.3, 0.3], [-0.3, 0.3], [-0.4, 0.4]), -1).reshape(-1, 3)
+    while True:
+        yaw, pitch, roll = rng.uniform(-0.7, 0.7), rng.normal(0.12, 0.1), rng.normal(0, 0.015)
+        (cy, sy), (cp, sp), (cr, sr) = ((math.cos(a), math.sin(a)) for a in (yaw, pitch, roll))
+        rotation = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]]) @ [[1, 0, 0], [0, cp, sp], [0, -sp, cp]]
+        rotation = rotation @ [[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]]
+        low = np.array([-rng.uniform(0.7, 2.4), -rng.uniform(0.5, 1.0), -rng.uniform(1.0, 2.5)])
+        high = np.array([rng.uniform(0.7, 2.4), rng.uniform(0.48, 0.8), rng.uniform(1.0, 3.0)])
+        inward = rays @ rotation.T
+        room = np.stack([low, high]) / np.median(np.maximum(low / inward, high / inward).min(1))
+        corners = reach @ rotation.T
+        sides = np.abs(room[:, 0]).min() > 0.66 and np.abs(room[:, 1]).min() > 0.41
+        inside = (corners > room[0] + 0.07).all() and (corners < room[1] - 0.07).all()
+        if sides and inside and room[0, 2] < -0.86 and room[1, 2] > 0.76:
+            return rotation, room, yaw
+
+
 def _draw(rng: Generator) -> World:
-    """One random world whose scale, exposure and clearances are not settled yet; the room's scale is."""
+    """One random world without its textures; its scale and exposure are not settled yet."""
     build = _Builder(rng)
-    yaw, pitch, roll = rng.uniform(-0.7, 0.7), rng.normal(0.12, 0.1), rng.normal(0, 0.015)
-    low = np.array([-rng.uniform(0.7, 2.4), -rng.uniform(0.5, 1.0), -rng.uniform(1.0, 2.5)])
-    high = np.array([rng.uniform(0.7, 2.4), rng.uniform(0.48, 0.8), rng.uniform(1.0, 3.0)])
-    turn_y = torch.tensor([[math.cos(yaw), 0, math.sin(yaw)], [0, 1, 0], [-math.sin(yaw), 0, math.cos(yaw)]])
-    turn_x = torch.tensor([[1, 0, 0], [0, math.cos(pitch), math.sin(pitch)], [0, -math.sin(pitch), math.cos(pitch)]])
-    turn_z = torch.tensor([[math.cos(roll), -math.sin(roll), 0], [math.sin(roll), math.cos(roll), 0], [0, 0, 1]])
-    rotation = (turn_y.double() @ turn_x.double() @ turn_z.double()).float()
+    rotation, room, yaw = _draw_room(rng)
     walls = "plaster plaster plaster plaster plaster plaster brick stone stripes tiles wood"
     build.paint(walls)
     first = build.surfaces[0]
     build.surfaces.append(first)
     build.paint("plaster")
     build.paint("wood wood tiles carpet marble stone checks")
-    build.surfaces.append(first)
-    build.surfaces.append(first)
+    build.surfaces += [first, first]
     if rng.random() < 0.4:  # an accent wall
         build.paint(walls)
         build.surfaces[5] = build.surfaces.pop()
-    room = np.stack([low, high])
-    inner = 0.8 * room
-    light = np.array([rng.uniform(*inner[:, 0]), 0.85 * low[1], rng.uniform(0.2, inner[1, 2])])
+    light = np.array([rng.uniform(*(0.8 * room[:, 0])), 0.85 * room[0, 1], rng.uniform(0.2, 0.8 * room[1, 2])])
     _hang_pictures(build, room, yaw, int(rng.integers(1, 4)))
     _stand_objects(build, room, yaw, light, int(rng.integers(6, 15)))
     warm = _hsv(rng.uniform(0.06, 0.13), rng.uniform(0.0, 0.35), 1.0)
@@ -623,7 +662,7 @@ def _draw(rng: Generator) -> World:
         return torch.from_numpy(np.array(values, np.float32))
 
     return World(
-        rotation=rotation,
+        rotation=tensor(rotation),
         room=tensor(room),
         kinds=torch.tensor(kinds),
         centers=tensor(centers),
@@ -633,7 +672,7 @@ def _draw(rng: Generator) -> World:
         mappings=tensor(mappings),
         tints=tensor(tints),
         emissions=tensor(glows),
-        atlas=torch.zeros(0, 3),
+        atlas=torch.zeros(0, 4),
         light=tensor([light, warm * rng.uniform(0.6, 1.6)]),
         ambient=tensor([cool, fill / np.linalg.norm(fill)]),
         exposure=torch.tensor(1.0),
@@ -681,18 +720,12 @@ def sample_world(seed: int) -> World:
         world = _draw(rng)
         near, middle, far = torch.quantile(_input_depth(world), torch.tensor([0.05, 0.5, 0.95])).tolist()
         world = _scaled(world, 1 / middle)
-        nearest = min(
-            _distance(np.zeros(3), c, h, y)
-            for c, h, y in zip(world.centers.numpy(), world.half_sizes.numpy(), world.yaws.tolist(), strict=True)
-        )
-        gaps = world.room.abs().amin(0)
-        roomy = gaps[0] > 0.65 and gaps[1] > 0.4 and world.room[0, 2] < -0.85 and world.room[1, 2] > 0.75
         # A view of little more than one wall teaches nothing about depth.
-        if nearest > 0.75 and roomy and far > 1.7 * near and len(world.kinds) >= 6:
+        if far > 1.7 * near and len(world.kinds) >= 6:
             break
     world = replace(world, atlas=_make_atlas(rng))
     colors, _ = render_world(world, _input_camera(32), supersample=1)
-    # The exposure that brings the view's mean radiance, as an 18 % grey card would, to a random brightness.
+    # An automatic exposure: the view's mean radiance is brought to a random brightness.
     radiance = -torch.log1p(-colors.clamp(max=0.9999).pow(2.2)).mean()
     return replace(world, exposure=torch.tensor(math.exp(rng.normal(-1.0, 0.3))) / radiance)
 
@@ -702,5 +735,7 @@ def describe_world(world: World) -> str:
     kinds = world.kinds.tolist()
     counts = [(kinds.count(kind), name) for kind, name in enumerate(("box", "sphere", "cylinder"))]
     things = [f"{n} {'boxes' if name == 'box' and n > 1 else name + 's' * (n > 1)}" for n, name in counts if n]
+    made_of = {"tiles": "tiled", "checks": "checked", "stripes": "striped", "carpet": "carpeted"}
     wall, floor = (_TEXTURES[int(world.textures[surface])] for surface in (5, 3))
+    wall, floor = made_of.get(wall, wall), made_of.get(floor, floor)
     return f"a room with {wall} walls, a {floor} floor, {', '.join(things)}"

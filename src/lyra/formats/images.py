@@ -99,7 +99,9 @@ def _configure(stream: Any, height: int, width: int, rate: Fraction) -> None:
     context.colorspace = context.color_primaries = context.color_trc = _BT709
     context.color_range = _LIMITED_RANGE
     # A key frame every second keeps scrubbing smooth. Chroma location 1: samples are averages of 2x2 pixels.
-    parameters = f"keyint={max(1, round(rate))}:chromaloc=1:sliced-threads=0"
+    # Without mbtree=0, x264 reads memory that it never wrote when frames are smaller than 128 pixels, and the bytes
+    # of a video change from run to run.
+    parameters = f"keyint={max(1, round(rate))}:chromaloc=1:sliced-threads=0:mbtree=0"
     stream.options = {"crf": "17", "preset": "medium", "x264-params": parameters}
 
 

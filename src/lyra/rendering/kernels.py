@@ -15,6 +15,7 @@ import numba
 import numpy as np
 
 from lyra.rendering.projection import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN
+from lyra.rendering.projection_kernels import share
 
 # The tests' type-checking import hook must not wrap what numba compiles, hence ``no_type_check``. Numba's
 # cache notices changes of this file alone: who changes a constant of ``projection.py`` touches this file too.
@@ -52,11 +53,12 @@ def _exp(x):
     return p * p
 
 
-@numba.njit(parallel=True, cache=True)
+@numba.njit(nogil=True, cache=True)
 @no_type_check
-def find_tiles(splats, extents, height, width, bounds, counts):
+def find_tiles(splats, extents, height, width, bounds, counts, part, parts):
     """Finds the pixels (left, top, right, bottom; exclusive) each splat can reach, and in how many tiles."""
-    for n in numba.prange(len(splats)):
+    first, last = share(len(splats), part, parts)
+    for n in range(first, last):
         counts[n] = 0
         if not extents[n, 0] > 0:
             continue
@@ -73,21 +75,34 @@ def find_tiles(splats, extents, height, width, bounds, counts):
         counts[n] = across * (int(bottom) // TILE - int(top) // TILE + 1)
 
 
-@numba.njit(cache=True)
+@numba.njit(nogil=True, cache=True)
 @no_type_check
-def _count_members(bounds, offsets, first, last, tiles_x, counts):
-    """Counts in which tiles the splats first..last fall."""
+def count_members(bounds, offsets, tiles_x, counts, part, parts):
+    """Counts, for one share of the splats, how many fall into each tile: row ``part`` of ``counts``."""
+    first, last = share(len(bounds), part, parts)
     for n in range(first, last):
         if offsets[n + 1] > offsets[n]:
             for ty in range(bounds[n, 1] // TILE, (bounds[n, 3] - 1) // TILE + 1):
                 for tx in range(bounds[n, 0] // TILE, (bounds[n, 2] - 1) // TILE + 1):
-                    counts[ty * tiles_x + tx] += 1
+                    counts[part, ty * tiles_x + tx] += 1
 
 
-@numba.njit(cache=True)
+@numba.njit(nogil=True, cache=True)
 @no_type_check
-def _place_members(bounds, offsets, first, last, tiles_x, places, owners, members):
-    """Writes the pairs of splats first..last to their tiles; ``places``: where each tile's next one goes."""
+def place_members(bounds, offsets, tiles_x, places, owners, members, part, parts):
+    """Sorts the pairs of one share of the splats into the tiles, in the order of the splats.
+
+    Args:
+        bounds: Pixel boxes from :func:`find_tiles`.
+        offsets: First pair of every splat and, last, the number of pairs.
+        tiles_x: Tiles in a row of the image.
+        places: Where in ``members`` the first pair of each share goes in each tile; advanced by the call.
+        owners: Output: the splat of every pair.
+        members: Output: the pairs of tile 0, then those of tile 1, and so on.
+        part: Which share.
+        parts: Of how many; the result does not depend on it.
+    """
+    first, last = share(len(bounds), part, parts)
     for n in range(first, last):
         pair = offsets[n]
         if offsets[n + 1] > pair:
@@ -95,41 +110,9 @@ def _place_members(bounds, offsets, first, last, tiles_x, places, owners, member
                 for tx in range(bounds[n, 0] // TILE, (bounds[n, 2] - 1) // TILE + 1):
                     tile = ty * tiles_x + tx
                     owners[pair] = n
-                    members[places[tile]] = pair
-                    places[tile] += 1
+                    members[places[part, tile]] = pair
+                    places[part, tile] += 1
                     pair += 1
-
-
-@numba.njit(parallel=True, cache=True)
-@no_type_check
-def fill_tiles(bounds, offsets, tiles_x, chunks, owners, members, starts):
-    """Counting sort of the pairs by tile, in the order of the splats within each tile.
-
-    Args:
-        bounds: Pixel boxes from :func:`find_tiles`.
-        offsets: First pair of every splat and, last, the number of pairs.
-        tiles_x: Tiles in a row of the image.
-        chunks: Parts that are sorted at the same time; the result does not depend on it.
-        owners: Output: the splat of every pair.
-        members: Output: the pairs of tile 0, then those of tile 1, and so on.
-        starts: Output: where in ``members`` every tile begins and, last, ends.
-    """
-    total = len(offsets) - 1
-    places = np.zeros((chunks, len(starts) - 1), np.int64)
-    size = (total + chunks - 1) // chunks
-    for c in numba.prange(chunks):
-        _count_members(bounds, offsets, c * size, min(total, (c + 1) * size), tiles_x, places[c])
-    place = 0
-    for tile in range(len(starts) - 1):
-        starts[tile] = place
-        for c in range(chunks):
-            count = places[c, tile]
-            places[c, tile] = place
-            place += count
-    starts[-1] = place
-    for c in numba.prange(chunks):
-        last = min(total, (c + 1) * size)
-        _place_members(bounds, offsets, c * size, last, tiles_x, places[c], owners, members)
 
 
 @numba.njit(cache=True)
@@ -204,10 +187,10 @@ def _splat_forward(splat, buffer, left, top, x0, x1, y0, y1):
                 buffer[i + np.uint64(4 * PLANE)] += weight * depth
 
 
-@numba.njit(parallel=True, cache=True)
+@numba.njit(nogil=True, cache=True)
 @no_type_check
-def composite(splats, keys, bounds, owners, members, starts, threads, image, reached):
-    """Composites every tile front to back.
+def composite(splats, keys, bounds, owners, members, starts, image, reached, part, parts):
+    """Composites tiles front to back.
 
     Args:
         splats: A row of ten numbers each.
@@ -216,44 +199,44 @@ def composite(splats, keys, bounds, owners, members, starts, threads, image, rea
         owners: The splat of every pair.
         members: The pairs tile by tile; on return each tile's are sorted by depth.
         starts: Where in ``members`` each tile begins.
-        threads: Into how many parts the tiles are dealt.
         image: Output (5, height, width): red, green, blue and depth summed with their weights, and alpha.
         reached: Output: how many of its pairs each tile looked at before all its pixels had ended.
+        part: Which share of the tiles; they are dealt in turn, since neighbours are about as full.
+        parts: Of how many.
     """
     _, height, width = image.shape
     tiles_x = (width + TILE - 1) // TILE
     tiles = len(starts) - 1
     longest = 0
-    for tile in range(tiles):
+    for tile in range(part, tiles, parts):
         longest = max(longest, starts[tile + 1] - starts[tile])
-    for part in numba.prange(threads):
-        buffer = np.zeros(5 * PLANE, np.float32)
-        spare_pairs = np.empty(longest, np.int32)
-        keys_here = np.empty(longest, np.uint32)
-        spare_keys = np.empty(longest, np.uint32)
-        for tile in range(part, tiles, threads):
-            left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
-            rows, columns = min(TILE, height - top), min(TILE, width - left)
-            pairs = members[starts[tile] : starts[tile + 1]]
-            _sort_by_depth(pairs, owners, keys, spare_pairs, keys_here, spare_keys)
-            buffer[:] = _ZERO
-            _start_tile(buffer, rows, columns)
-            done = 0
-            for pair in pairs:
-                n = owners[pair]
-                x0, x1 = max(bounds[n, 0] - left, 0), min(bounds[n, 2] - left, TILE)
-                y0, y1 = max(bounds[n, 1] - top, 0), min(bounds[n, 3] - top, TILE)
-                _splat_forward(splats[n], buffer, left, top, x0, x1, y0, y1)
-                done += 1
-                if done % 32 == 0 and _all_ended(buffer):
-                    break
-            reached[tile] = done
-            for y in range(rows):
-                for x in range(columns):
-                    i = y * STRIDE + x
-                    image[4, top + y, left + x] = _ONE - abs(buffer[i])
-                    for channel in range(4):
-                        image[channel, top + y, left + x] = buffer[i + (channel + 1) * PLANE]
+    buffer = np.zeros(5 * PLANE, np.float32)
+    spare_pairs = np.empty(longest, np.int32)
+    keys_here = np.empty(longest, np.uint32)
+    spare_keys = np.empty(longest, np.uint32)
+    for tile in range(part, tiles, parts):
+        left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
+        rows, columns = min(TILE, height - top), min(TILE, width - left)
+        pairs = members[starts[tile] : starts[tile + 1]]
+        _sort_by_depth(pairs, owners, keys, spare_pairs, keys_here, spare_keys)
+        buffer[:] = _ZERO
+        _start_tile(buffer, rows, columns)
+        done = 0
+        for pair in pairs:
+            n = owners[pair]
+            x0, x1 = max(bounds[n, 0] - left, 0), min(bounds[n, 2] - left, TILE)
+            y0, y1 = max(bounds[n, 1] - top, 0), min(bounds[n, 3] - top, TILE)
+            _splat_forward(splats[n], buffer, left, top, x0, x1, y0, y1)
+            done += 1
+            if done % 32 == 0 and _all_ended(buffer):
+                break
+        reached[tile] = done
+        for y in range(rows):
+            for x in range(columns):
+                i = y * STRIDE + x
+                image[4, top + y, left + x] = _ONE - abs(buffer[i])
+                for channel in range(4):
+                    image[channel, top + y, left + x] = buffer[i + (channel + 1) * PLANE]
 
 
 @numba.njit(cache=True, fastmath=MATH, error_model="numpy")
@@ -317,10 +300,10 @@ def _splat_backward(splat, buffer, left, top, x0, x1, y0, y1, gradient):
     gradient[6], gradient[7], gradient[8], gradient[9] = sum_red, sum_green, sum_blue, sum_depth
 
 
-@numba.njit(parallel=True, cache=True)
+@numba.njit(nogil=True, cache=True)
 @no_type_check
 def composite_backward(
-    splats, bounds, owners, members, starts, threads, image, reached, image_gradient, pair_gradients
+    splats, bounds, owners, members, starts, image, reached, image_gradient, pair_gradients, part, parts
 ):
     """Gradient of :func:`composite` with respect to each pair's splat; arguments as there.
 
@@ -329,24 +312,23 @@ def composite_backward(
     """
     _, height, width = image.shape
     tiles_x = (width + TILE - 1) // TILE
-    for part in numba.prange(threads):
-        buffer = np.zeros(7 * PLANE, np.float32)
-        for tile in range(part, len(starts) - 1, threads):
-            left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
-            rows, columns = min(TILE, height - top), min(TILE, width - left)
-            buffer[:] = _ZERO
-            _start_tile(buffer, rows, columns)
-            for y in range(rows):
-                for x in range(columns):
-                    i = y * STRIDE + x
-                    rest = _ZERO
-                    for channel in range(5):
-                        slope = image_gradient[channel, top + y, left + x]
-                        buffer[i + (channel + 1) * PLANE] = slope
-                        rest += slope * image[channel, top + y, left + x]
-                    buffer[i + 6 * PLANE] = rest
-            for pair in members[starts[tile] : starts[tile] + reached[tile]]:
-                n = owners[pair]
-                x0, x1 = max(bounds[n, 0] - left, 0), min(bounds[n, 2] - left, TILE)
-                y0, y1 = max(bounds[n, 1] - top, 0), min(bounds[n, 3] - top, TILE)
-                _splat_backward(splats[n], buffer, left, top, x0, x1, y0, y1, pair_gradients[pair])
+    buffer = np.zeros(7 * PLANE, np.float32)
+    for tile in range(part, len(starts) - 1, parts):
+        left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
+        rows, columns = min(TILE, height - top), min(TILE, width - left)
+        buffer[:] = _ZERO
+        _start_tile(buffer, rows, columns)
+        for y in range(rows):
+            for x in range(columns):
+                i = y * STRIDE + x
+                rest = _ZERO
+                for channel in range(5):
+                    slope = image_gradient[channel, top + y, left + x]
+                    buffer[i + (channel + 1) * PLANE] = slope
+                    rest += slope * image[channel, top + y, left + x]
+                buffer[i + 6 * PLANE] = rest
+        for pair in members[starts[tile] : starts[tile] + reached[tile]]:
+            n = owners[pair]
+            x0, x1 = max(bounds[n, 0] - left, 0), min(bounds[n, 2] - left, TILE)
+            y0, y1 = max(bounds[n, 1] - top, 0), min(bounds[n, 3] - top, TILE)
+            _splat_backward(splats[n], buffer, left, top, x0, x1, y0, y1, pair_gradients[pair])

@@ -17,8 +17,14 @@ import numpy as np
 from lyra.rendering.projection import ALPHA_MIN, BLUR, FARTHEST, LARGEST_SPREAD
 
 FEATURES = 10
-# Left to LLVM to inline: numba's own inlining trips over tuples in parallel loops.
 _inner = numba.njit(cache=True, error_model="numpy")
+
+
+@_inner
+@no_type_check
+def share(total, part, parts):
+    """First and last (exclusive) of the items that are the business of one of several threads."""
+    return total * part // parts, total * (part + 1) // parts
 
 
 @_inner
@@ -120,14 +126,15 @@ def _seen(x, y, z, scale, camera, near):
     return bound <= LARGEST_SPREAD * z and focal * math.sqrt(x * x + y * y + z * z) <= FARTHEST * z
 
 
-@numba.njit(parallel=True, cache=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 @no_type_check
-def project_forward(means, scales, quaternions, opacities, colors, camera, near, splats, extents):
+def project_forward(means, scales, quaternions, opacities, colors, camera, near, splats, extents, part, parts):
     """Fills ``splats``, and ``extents``: how far from its centre each is seen, in pixels along x and y.
 
     A splat that cannot be seen at all has the extent -1 and a row of zeros.
     """
-    for n in numba.prange(len(means)):
+    first, last = share(len(means), part, parts)
+    for n in range(first, last):
         mean, scale = _vector(means, n), _vector(scales, n)
         x, y, z = _local(mean, camera)
         opacity = np.float64(opacities[n])
@@ -209,7 +216,7 @@ def _quaternion_backward(w, x, y, z, length, a, b, c):
     )
 
 
-@numba.njit(parallel=True, cache=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 @no_type_check
 def project_backward(
     means,
@@ -223,13 +230,16 @@ def project_backward(
     to_scales,
     to_quaternions,
     to_rest,
+    part,
+    parts,
 ):
     """Sums each splat's pairs, in the order of its tiles, and carries the sum back through the projection.
 
     ``to_rest`` receives the gradients of opacity, red, green and blue. Splats without pairs get zeros. The
     sums are formed in place, in each splat's first pair.
     """
-    for n in numba.prange(len(means)):
+    first, last = share(len(means), part, parts)
+    for n in range(first, last):
         if offsets[n] == offsets[n + 1]:
             to_means[n, :] = 0
             to_scales[n, :] = 0

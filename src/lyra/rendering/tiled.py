@@ -3,12 +3,12 @@
 Pictures and gradients are the same bytes on every run and for every number of threads.
 """
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
+from functools import lru_cache
 
-import numba
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -21,22 +21,27 @@ from lyra.rendering import kernels, projection_kernels
 from lyra.rendering.image import Rendering, over_background, stack_views
 from lyra.rendering.projection import tangent_limits
 
-# Numba's simplest thread pool aborts the process when two Python threads enter it at once (a viewer's do).
-_POOL = threading.Lock()
-_MOST_THREADS = numba.get_num_threads()
+
+@lru_cache(maxsize=4)
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+    """Threads for the kernels; a forked child has none of its parent's, hence the process in the key."""
+    return ThreadPoolExecutor(threads, thread_name_prefix=f"render-{process}")
 
 
-@contextmanager
-def _threads() -> Iterator[int]:
-    """Holds numba's thread pool and gives it as many threads as torch uses."""
-    with _POOL:
-        previous = numba.get_num_threads()
-        count = min(torch.get_num_threads(), _MOST_THREADS)
-        numba.set_num_threads(count)
-        try:
-            yield count
-        finally:
-            numba.set_num_threads(previous)
+def _in_parts(kernel: Callable[..., None], parts: int, *arguments: object) -> None:
+    """Runs a kernel, which releases the GIL, on every part of its work.
+
+    Not numba's own parallel loops: their OpenMP threads spin while they wait, which costs dearly when another
+    process wants the cores; some of their pools cannot be entered from two threads or do not survive a fork.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1:
+        for part in range(parts):
+            kernel(*arguments, part, parts)
+        return
+    pool = _pool(os.getpid(), threads)
+    for work in [pool.submit(kernel, *arguments, part, parts) for part in range(parts)]:
+        work.result()
 
 
 class _Accumulate(torch.autograd.Function):
@@ -45,66 +50,57 @@ class _Accumulate(torch.autograd.Function):
     @staticmethod
     def forward(ctx, camera: np.ndarray, near: float, height: int, width: int, *values: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         values = tuple(v.detach().contiguous() for v in values)
-        means, scales, quaternions, opacities, colors = (v.numpy() for v in values)
-        size = len(means)
+        gaussians = [v.numpy() for v in values]
+        size, threads = len(values[0]), torch.get_num_threads()
         splats = np.empty((size, projection_kernels.FEATURES), np.float32)
         extents = np.empty((size, 2), np.float32)
         bounds, counts = np.empty((size, 4), np.int32), np.empty(size, np.int64)
-        offsets = np.zeros(size + 1, np.int64)
+        _in_parts(projection_kernels.project_forward, threads, *gaussians, camera, near, splats, extents)
+        _in_parts(kernels.find_tiles, threads, splats, extents, height, width, bounds, counts)
+
+        offsets = np.concatenate([[0], counts.cumsum()])
         tiles_x, tiles_y = -(-width // kernels.TILE), -(-height // kernels.TILE)
-        starts = np.zeros(tiles_x * tiles_y + 1, np.int64)
+        places = np.zeros((threads, tiles_x * tiles_y), np.int64)
+        _in_parts(kernels.count_members, threads, bounds, offsets, tiles_x, places)
+        starts = np.concatenate([[0], places.sum(0).cumsum()])
+        places = starts[:-1] + places.cumsum(0) - places
+        owners, members = np.empty((2, offsets[-1]), np.int32)
+        _in_parts(kernels.place_members, threads, bounds, offsets, tiles_x, places, owners, members)
+
+        keys = splats[:, 9].copy().view(np.uint32)
         reached = np.zeros(tiles_x * tiles_y, np.int64)
         image = np.zeros((5, height, width), np.float32)
-        with _threads() as threads:
-            projection_kernels.project_forward(
-                means, scales, quaternions, opacities, colors, camera, near, splats, extents
-            )
-            kernels.find_tiles(splats, extents, height, width, bounds, counts)
-            np.cumsum(counts, out=offsets[1:])
-            owners, members = np.empty((2, offsets[-1]), np.int32)
-            kernels.fill_tiles(bounds, offsets, tiles_x, threads, owners, members, starts)
-            keys = splats[:, 9].copy().view(np.uint32)
-            kernels.composite(splats, keys, bounds, owners, members, starts, threads, image, reached)
+        pairs = (bounds, owners, members, starts)
+        # More parts than threads, since some tiles are fuller and some threads get less of a shared core.
+        _in_parts(kernels.composite, 4 * threads, splats, keys, *pairs, image, reached)
         result = torch.from_numpy(image)
         ctx.save_for_backward(*values[:3], result)
-        ctx.work = (camera, splats, bounds, offsets, owners, members, starts, reached)
+        ctx.work = (camera, splats, offsets, pairs, reached)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx, image_gradient: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
-        means, scales, quaternions, image = ctx.saved_tensors
-        camera, splats, bounds, offsets, owners, members, starts, reached = ctx.work
-        pair_gradients = np.zeros((len(members), projection_kernels.FEATURES), np.float32)
-        to_means, to_scales, to_quaternions = (torch.empty_like(t) for t in (means, scales, quaternions))
-        to_rest = image.new_empty(len(splats), 4)
-        with _threads() as threads:
-            kernels.composite_backward(
-                splats,
-                bounds,
-                owners,
-                members,
-                starts,
-                threads,
-                image.numpy(),
-                reached,
-                image_gradient.contiguous().numpy(),
-                pair_gradients,
-            )
-            projection_kernels.project_backward(
-                means.numpy(),
-                scales.numpy(),
-                quaternions.numpy(),
-                camera,
-                splats,
-                pair_gradients,
-                offsets,
-                to_means.numpy(),
-                to_scales.numpy(),
-                to_quaternions.numpy(),
-                to_rest.numpy(),
-            )
-        return None, None, None, None, to_means, to_scales, to_quaternions, to_rest[:, 0], to_rest[:, 1:]
+        *values, image = ctx.saved_tensors
+        camera, splats, offsets, pairs, reached = ctx.work
+        threads = torch.get_num_threads()
+        pair_gradients = np.zeros((offsets[-1], projection_kernels.FEATURES), np.float32)
+        slopes = image_gradient.contiguous().numpy()
+        _in_parts(
+            kernels.composite_backward,
+            4 * threads,
+            *(splats, *pairs, image.numpy(), reached, slopes, pair_gradients),
+        )
+        gradients = [torch.empty_like(v) for v in values]
+        rest = image.new_empty(len(splats), 4)
+        _in_parts(
+            projection_kernels.project_backward,
+            threads,
+            *(v.numpy() for v in values),
+            *(camera, splats, pair_gradients, offsets),
+            *(g.numpy() for g in (*gradients, rest)),
+        )
+        return None, None, None, None, *gradients, rest[:, 0], rest[:, 1:]
 
 
 def render_tiled(

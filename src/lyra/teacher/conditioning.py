@@ -58,7 +58,7 @@ def encode_buffers(
 
 def encode_first_frame(
     tokenizer: Tokenizer, image: Float[Tensor, "3 height width"], latent_frames: int
-) -> Float[Tensor, "1 channel time height width"]:
+) -> Float[Tensor, "1 channel latent_time latent_height latent_width"]:
     """Normalized latent of the input image (in [-1, 1]) at the first latent frame, zero after it.
 
     The tokenizer is causal, so encoding the one frame equals encoding it with black frames behind it.

@@ -53,7 +53,7 @@ class TeacherRequest:
 class VideoTeacher(Protocol):
     """A model that turns a request into a clip's normalized latents."""
 
-    def imagine(self, request: TeacherRequest) -> Float[Tensor, "channel time height width"]:
+    def imagine(self, request: TeacherRequest) -> Float[Tensor, "channel latent_time latent_height latent_width"]:
         """Normalized latents of the clip."""
         ...
 
@@ -94,7 +94,7 @@ class DiffusionTeacher:
         )
 
     @torch.no_grad()
-    def imagine(self, request: TeacherRequest) -> Float[Tensor, "channel time height width"]:
+    def imagine(self, request: TeacherRequest) -> Float[Tensor, "channel latent_time latent_height latent_width"]:
         """Normalized latents of the clip, in float32."""
         views = render_cache(request.cache, request.cameras, self.warp_settings)
         condition = self.condition(request.image, views)

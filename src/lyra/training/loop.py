@@ -150,7 +150,7 @@ def fit(
     run = Run(module, folder, config)
     deadline = time.monotonic() + 60 * config.minutes
     module.train()
-    with (folder / LOG).open("a") as log, tqdm(total=config.steps, initial=run.step, desc=folder.name) as bar:
+    with (folder / LOG).open("a") as log, _progress(run) as bar:
         while run.step < config.steps and time.monotonic() < deadline:
             began, step = time.monotonic(), run.step
             value, details = loss(step)
@@ -171,6 +171,11 @@ def fit(
         for name, parameter in run.named.items():
             parameter.copy_(run.ema[name])
     module.eval()
+
+
+def _progress(run: Run) -> tqdm:
+    total = run.config.steps if run.config.steps < LoopConfig.steps else None
+    return tqdm(total=total, initial=run.step, desc=run.folder.name, mininterval=1)
 
 
 def _save_sample(run: Run, sample: Callable[[], Tensor]) -> None:

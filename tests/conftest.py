@@ -1,0 +1,22 @@
+"""Shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+MEDIA = Path(os.environ.get("LYRA_MEDIA", Path(__file__).parents[2] / "shared" / "media"))
+EXAMPLE = Path(__file__).parents[1] / "examples" / "room.png"
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def photo() -> Path:
+    """A real photograph where there is one, else the project's own picture."""
+    real = MEDIA / "house_indoor.jpg"
+    return real if real.exists() else EXAMPLE

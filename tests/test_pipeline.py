@@ -1,0 +1,242 @@
+"""The whole chain at smoke size: files, resume, seeds, bad inputs, through the command line as a user has it."""
+
+import hashlib
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import pytest
+import torch
+from PIL import Image
+from plyfile import PlyData
+
+import lyra
+from lyra.errors import LyraError
+from lyra.formats import load_ply
+from lyra.pipeline import GenerateOptions, generate
+from lyra.scene import Scene
+from lyra.trajectories import TRAJECTORY_NAMES
+
+RESULT = ("scene.ply", "scene.mp4", "index.html")
+
+
+def run_lyra(*arguments: object, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "lyra.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Checksums of what a resumed run must repeat: everything but scene.json's timings."""
+    files = [folder / name for name in RESULT] + sorted((folder / "clips").rglob("*"))
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files if p.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def smoke():
+    return lyra.load("smoke")
+
+
+@pytest.fixture(scope="module")
+def finished(smoke, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("scene") / "out"
+    generate(smoke, Path(__file__).parents[1] / "examples/room.png", folder, GenerateOptions())
+    return folder
+
+
+def test_a_scene_folder_is_complete(finished: Path):
+    for name in RESULT:
+        assert (finished / name).stat().st_size > 1000
+    for name in TRAJECTORY_NAMES:
+        files = {path.name for path in (finished / "clips" / name).iterdir()}
+        assert files == {"clip.safetensors", "video.mp4", "cameras.json"}
+    provenance = json.loads((finished / "scene.json").read_text())
+    expected = hashlib.sha256((Path(__file__).parents[1] / "examples/room.png").read_bytes()).hexdigest()
+    assert provenance["input"]["sha256"] == expected
+    assert provenance["options"]["seed"] == 0
+    assert set(provenance["distances"]) == set(TRAJECTORY_NAMES)
+    assert provenance["fov"] == {"degrees": 55.0, "source": "default"}
+    assert not list(finished.rglob("*.tmp*"))
+    with av.open(str(finished / "scene.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) > 30
+
+
+def test_the_ply_opens_elsewhere_with_the_values_that_we_rendered(finished: Path):
+    vertices = PlyData.read(str(finished / "scene.ply"))["vertex"]
+    scene = Scene.load(finished)
+    assert len(vertices) == len(scene.gaussians)
+    assert torch.allclose(torch.tensor(vertices["y"].copy()), scene.gaussians.means[:, 1])
+    opacity = torch.sigmoid(torch.tensor(vertices["opacity"].copy()))
+    assert torch.allclose(opacity, scene.gaussians.opacities, atol=1e-5)
+
+
+def test_same_seed_same_scene_and_another_seed_another(smoke, finished: Path, tmp_path: Path, photo: Path):
+    example = Path(__file__).parents[1] / "examples/room.png"
+    generate(smoke, example, tmp_path / "again", GenerateOptions())
+    assert digests(tmp_path / "again") == digests(finished)
+    generate(smoke, example, tmp_path / "other", GenerateOptions(seed=1))
+    assert digests(tmp_path / "other")["scene.ply"] != digests(finished)["scene.ply"]
+
+
+def test_one_trajectory_is_the_same_alone_and_among_six(smoke, finished: Path, tmp_path: Path):
+    options = GenerateOptions(trajectories=("up",))
+    generate(smoke, Path(__file__).parents[1] / "examples/room.png", tmp_path / "out", options)
+    path = "clips/up/clip.safetensors"
+    assert digests(tmp_path / "out")[path] == digests(finished)[path]
+
+
+@pytest.mark.parametrize("finished_clips", [0, 2, 6])
+def test_an_interrupted_run_resumes_to_the_same_bytes(
+    smoke, finished: Path, tmp_path: Path, finished_clips: int
+):
+    partial = tmp_path / "out"
+    shutil.copytree(finished, partial)
+    for name in (*RESULT, "scene.json"):
+        (partial / name).unlink()
+    for name in TRAJECTORY_NAMES[finished_clips:]:
+        (partial / "clips" / name / "clip.safetensors").unlink()
+    generate(smoke, Path(__file__).parents[1] / "examples/room.png", partial, GenerateOptions(resume=True))
+    assert digests(partial) == digests(finished)
+
+
+def test_a_killed_process_leaves_nothing_half_written_and_resumes(finished: Path, tmp_path: Path):
+    out, example = tmp_path / "out", Path(__file__).parents[1] / "examples/room.png"
+    command = [sys.executable, "-m", "lyra.cli", "generate", str(example), "-o", str(out), "--model", "smoke"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(list(out.glob("clips/*/clip.safetensors"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "scene.json").exists()
+    done = run_lyra("generate", example, "-o", out, "--model", "smoke", "--resume")
+    assert done.returncode == 0, done.stderr
+    assert digests(out) == digests(finished)
+
+
+def test_resume_refuses_another_run(smoke, finished: Path, tmp_path: Path):
+    example = Path(__file__).parents[1] / "examples/room.png"
+    shutil.copytree(finished, tmp_path / "out")
+    with pytest.raises(LyraError, match="another input, model, seed or options"):
+        generate(smoke, example, tmp_path / "out", GenerateOptions(seed=3, resume=True))
+    with pytest.raises(LyraError, match="not empty"):
+        generate(smoke, example, tmp_path / "out", GenerateOptions())
+
+
+def test_every_gaussian_lies_on_the_ray_of_a_pixel(smoke, finished: Path):
+    scene = Scene.load(finished)
+    pixels = smoke.config.teacher.height * smoke.config.teacher.width
+    assert len(scene.gaussians) >= 4 * pixels
+    # The first sixth belongs to trajectory "left", whose first frame is the input view: rays through the origin.
+    first = scene.gaussians.means[: pixels // 4]
+    directions = torch.nn.functional.normalize(first, dim=-1)
+    assert directions[:, 2].min() > 0.5
+    assert load_ply(finished / "scene.ply").means.isfinite().all()
+
+
+def test_evaluate_prints_one_json_object(finished: Path):
+    done = run_lyra("evaluate", "scene", finished, "--json")
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads(done.stdout)
+    assert set(numbers) == {"input_psnr", "coverage", "visible_psnr", "seconds", "peak_memory_mb"}
+    assert 0 <= numbers["coverage"] <= 1
+
+
+def test_render_writes_a_video_along_a_preset_and_a_file(finished: Path, tmp_path: Path):
+    cameras = finished / "clips/left/cameras.json"
+    for choice in ("zoom_in", cameras):
+        out = tmp_path / "clip.mp4"
+        done = run_lyra(
+            "render", finished, "--cameras", choice, "-o", out, "--frames", 5, "--size", 64
+        )
+        assert done.returncode == 0, done.stderr
+        with av.open(str(out)) as container:
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        assert len(frames) == 5
+        assert frames[0].shape == (64, 64, 3)
+
+
+def make_bad_inputs(folder: Path) -> dict[str, Path]:
+    good = Image.effect_noise((64, 64), 50).convert("RGB")
+    good.save(folder / "good.jpg")
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.jpg").write_text("not an image")
+    (folder / "truncated.jpg").write_bytes((folder / "good.jpg").read_bytes()[:900])
+    Image.new("RGB", (1, 1)).save(folder / "pixel.png")
+    Image.new("RGB", (20000, 10)).save(folder / "strip.png")
+    names = ("empty.jpg", "text.jpg", "truncated.jpg", "pixel.png", "strip.png", "missing.jpg")
+    return {name: folder / name for name in names}
+
+
+@pytest.mark.parametrize(
+    "name", ["empty.jpg", "text.jpg", "truncated.jpg", "pixel.png", "strip.png", "missing.jpg"]
+)
+def test_bad_pictures_end_in_one_line_and_nothing_written(name: str, tmp_path: Path):
+    path = make_bad_inputs(tmp_path)[name]
+    done = run_lyra("generate", path, "-o", tmp_path / "out", "--model", "smoke")
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if line.startswith("lyra:")]
+    assert len(lines) == 1
+    assert name in lines[0]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_debug_shows_the_traceback(tmp_path: Path):
+    done = run_lyra("generate", tmp_path / "none.jpg", "-o", tmp_path / "out", "--model", "smoke", "--debug")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+
+
+def test_an_unknown_model_is_named(tmp_path: Path, photo: Path):
+    done = run_lyra("generate", photo, "-o", tmp_path / "out", "--model", "nothere")
+    assert done.returncode == 2
+    assert "unknown model 'nothere'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_output_that_is_a_file_or_cannot_be_made(smoke, tmp_path: Path, photo: Path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(LyraError, match="is a file"):
+        generate(smoke, photo, tmp_path / "file", GenerateOptions())
+    with pytest.raises(LyraError, match="file"):
+        generate(smoke, photo, tmp_path / "file" / "below", GenerateOptions())
+
+
+def test_a_read_only_output_folder(tmp_path: Path):
+    # /proc refuses new files even to root, for whom permission bits mean nothing.
+    done = run_lyra("generate", Path(__file__).parents[1] / "examples/room.png", "-o", "/proc/lyra", "--model", "smoke")
+    assert done.returncode == 2
+    assert "/proc" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_options_that_cannot_be(smoke):
+    for wrong in ({"fov": 200.0}, {"movement": 0.0}, {"trajectories": ()}, {"trajectories": ("up", "up")}):
+        with pytest.raises(LyraError):
+            GenerateOptions(**wrong)
+
+
+def test_too_little_memory_is_said_before_work(smoke, tmp_path: Path, photo: Path, monkeypatch):
+    import psutil
+
+    class Little:
+        available = 10 * 2**20
+
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: Little)
+    with pytest.raises(LyraError, match="not enough memory"):
+        generate(smoke, photo, tmp_path / "out", GenerateOptions())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_extra_is_said_before_work(smoke, tmp_path: Path, photo: Path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "viser", None)
+    with pytest.raises(LyraError, match=r"lyra\[viewer\]"):
+        generate(smoke, photo, tmp_path / "out", GenerateOptions())
+    assert not (tmp_path / "out").exists()
