@@ -100,7 +100,7 @@ def test_transform_moves_covariances_as_a_similarity_does(rotation: torch.Tensor
     gaussians = make_gaussians()
     translation = torch.tensor([0.3, -2.0, 1.0], dtype=torch.float64)
     moved = transform(gaussians, rotation, translation, scale)
-    # Oracle: the covariance from scipy-free first principles, as a sum over the ellipsoid's axes.
+    # The covariance as a sum over the ellipsoid's axes, turned without matrices.
     for index in range(len(gaussians)):
         q, s = gaussians.quaternions[index], gaussians.scales[index]
         ends = torch.stack([rotate_by_product(q, axis) for axis in torch.eye(3, dtype=torch.float64)])

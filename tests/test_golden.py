@@ -13,7 +13,16 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKLCosmos, CosmosTransformer3DModel, EDMEulerScheduler
 from safetensors import safe_open
 
-from lyra.cache import PUBLISHED_WARP, CacheViews, WarpSettings, build_cache, reliable_depth, render_cache, unproject
+from lyra.cache import (
+    PUBLISHED_WARP,
+    CacheViews,
+    EdgeFilter,
+    WarpSettings,
+    build_cache,
+    reliable_depth,
+    render_cache,
+    unproject,
+)
 from lyra.cameras import Cameras, invert_rigid, pixel_rays, plucker_map
 from lyra.convert import (
     DECODER_RULES,
@@ -53,9 +62,7 @@ class Golden:
 
     def weights(self) -> dict[str, torch.Tensor]:
         return {
-            key.removeprefix("weights."): value
-            for key, value in self.tensors.items()
-            if key.startswith("weights.")
+            key.removeprefix("weights."): value for key, value in self.tensors.items() if key.startswith("weights.")
         }
 
 
@@ -176,9 +183,7 @@ def test_decoder(name: str):
     def per_view(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.unflatten(1, (views, -1)).transpose(2, 3)
 
-    rays = [
-        golden[f"input.{key}"].unflatten(1, (views, -1)).movedim(3, -1) for key in ("rays_o", "rays_d")
-    ]
+    rays = [golden[f"input.{key}"].unflatten(1, (views, -1)).movedim(3, -1) for key in ("rays_o", "rays_d")]
     inputs = StudentInputs(
         latents=per_view(golden["input.latents"]),
         plucker=per_view(golden["input.plucker_latents"]),
@@ -234,9 +239,7 @@ def test_transformer():
     )
     for key, fps in (("output.y", c["fps"]), ("output.y_fps2", c["fps2"])):
         with torch.no_grad():
-            y = network(
-                layout, golden["input.timestep"], golden["input.crossattn_emb"], fps=fps, return_dict=False
-            )[0]
+            y = network(layout, golden["input.timestep"], golden["input.crossattn_emb"], fps=fps, return_dict=False)[0]
         close(y, golden[key], 5e-5)
 
 
@@ -339,13 +342,9 @@ def test_tokenizer():
     with torch.no_grad():
         latent = tokenizer.encode(golden["input.video"])
         relatively_close(latent, golden["output.latent"], 1e-5)
-        relatively_close(
-            tokenizer.encode(golden["input.video"][:, :, :1]), golden["output.latent_frame0"], 1e-5
-        )
+        relatively_close(tokenizer.encode(golden["input.video"][:, :, :1]), golden["output.latent_frame0"], 1e-5)
         relatively_close(tokenizer.decode(golden["output.latent"]), golden["output.decoded"], 1e-5)
-        relatively_close(
-            tokenizer.decode(golden["output.latent"][:, :, :1]), golden["output.decoded_frame0"], 1e-5
-        )
+        relatively_close(tokenizer.decode(golden["output.latent"][:, :, :1]), golden["output.decoded_frame0"], 1e-5)
     relatively_close(tokenizer.normalize(golden["output.latent"]), golden["norm.latent_normalised"], 1e-5)
     saved = golden["lyra.saved_latents"]
     raw = tokenizer.denormalize(saved).transpose(1, 2).flatten(0, 1)
@@ -373,7 +372,7 @@ def test_forward_warp(name: str):
         golden["input.image"],
         golden["input.depth"][:, 0],
         source,
-        filter_edges=name == "cache_filtered",
+        edges=EdgeFilter() if name == "cache_filtered" else None,
         settings=settings,
     )
     views = render_cache(cache, targets, settings)
@@ -391,15 +390,15 @@ def test_warp_geometry():
     source, targets = warp_setup(golden)
     depth = golden["mid.depth_clamped"][:, 0]
     close(unproject(depth, source, pixel_center=0.0), golden["mid.world_points"], 1e-4)
-    assert torch.equal(reliable_depth(depth), golden["mid.reliable_mask"][:, 0].bool())
+    assert torch.equal(reliable_depth(depth, EdgeFilter()), golden["mid.reliable_mask"][:, 0].bool())
     depths = golden["input.reliability_depth"][:, 0]
-    assert torch.equal(reliable_depth(depths), golden["reliability.mask"][:, 0].bool())
-    assert torch.equal(reliable_depth(depths, 3, 0.2), golden["reliability.mask_w3_t02"][:, 0].bool())
+    assert torch.equal(reliable_depth(depths, EdgeFilter()), golden["reliability.mask"][:, 0].bool())
+    assert torch.equal(reliable_depth(depths, EdgeFilter(3, 0.2)), golden["reliability.mask_w3_t02"][:, 0].bool())
     # The project's own pixel centres are the same warp with the principal point moved by half a pixel.
     half = torch.tensor([0.0, 0.0, 0.5, 0.5])
     ours = WarpSettings(frames_per_normalization=2)
     moved = [Cameras(c.camera_to_world, c.intrinsics + half, c.height, c.width) for c in (source, targets)]
-    views = render_cache(build_cache(golden["input.image"], depth, moved[0], False, ours), moved[1], ours)
+    views = render_cache(build_cache(golden["input.image"], depth, moved[0], None, ours), moved[1], ours)
     stable = golden["aux.stable_cache_plain"][0, :, 0].bool()
     assert (views.masks[:, 0] == golden["cache_plain.mask"][0, :, 0])[stable].float().mean() > 0.999
 

@@ -18,8 +18,18 @@ from lyra.cameras import Cameras
 
 MAX_DEPTH = 100.0
 """Depths are clamped to this many scene units; sky and invalid pixels are put there."""
-RELIABILITY_WINDOW = 5
-RELIABILITY_THRESHOLD = 0.05
+
+
+@dataclass(frozen=True)
+class EdgeFilter:
+    """Which pixels lie on a depth edge. The defaults are published for 704 rows; fewer rows want a smaller window and
+    a higher threshold, since a floor's depth changes more from one pixel to the next.
+    """
+
+    window: int = 5
+    """Pixels of the window's side, odd."""
+    threshold: float = 0.05
+    """Largest (max - min) / mean within the window."""
 
 
 @dataclass(frozen=True)
@@ -61,22 +71,18 @@ class CacheViews:
     """Z-depth of what landed; 0 in holes."""
 
 
-def reliable_depth(
-    depth: Float[Tensor, "batch height width"],
-    window: int = RELIABILITY_WINDOW,
-    threshold: float = RELIABILITY_THRESHOLD,
-) -> Bool[Tensor, "batch height width"]:
-    """True where the depth varies by less than ``threshold`` of its mean within a window.
+def reliable_depth(depth: Float[Tensor, "batch height width"], edges: EdgeFilter) -> Bool[Tensor, "batch height width"]:
+    """True where the depth is positive and varies little within a window.
 
     The mean counts the zero padding at the image's border, as published; ratios there are inflated.
     """
     field = depth[:, None]
-    pad = window // 2
+    window, pad = edges.window, edges.window // 2
     highest = F.max_pool2d(field, window, stride=1, padding=pad)
     lowest = -F.max_pool2d(-field, window, stride=1, padding=pad)
     mean = F.avg_pool2d(field, window, stride=1, padding=pad)
     ratio = (highest - lowest) / (mean + 1e-6)
-    return ((ratio < threshold) & (field > 0))[:, 0]
+    return ((ratio < edges.threshold) & (field > 0))[:, 0]
 
 
 def unproject(
@@ -98,7 +104,7 @@ def build_cache(
     images: Float[Tensor, "buffer 3 height width"],
     depth: Float[Tensor, "buffer height width"],
     cameras: Cameras,
-    filter_edges: bool = True,
+    edges: EdgeFilter | None,
     settings: WarpSettings | None = None,
 ) -> DepthCache:
     """Lifts posed images with depth into a cache.
@@ -107,12 +113,12 @@ def build_cache(
         images: In [-1, 1].
         depth: Z-depth in scene units; NaN and values beyond ``MAX_DEPTH`` are put at ``MAX_DEPTH``.
         cameras: One view a buffer.
-        filter_edges: Drop unreliable pixels (``reliable_depth``).
+        edges: Which pixels to drop; all are kept when None.
         settings: Pixel centres; the project's own when None.
     """
     settings = settings or WarpSettings()
     depth = depth.nan_to_num(nan=MAX_DEPTH, posinf=MAX_DEPTH).clamp(0, MAX_DEPTH)
-    reliable = reliable_depth(depth) if filter_edges else torch.ones_like(depth, dtype=torch.bool)
+    reliable = reliable_depth(depth, edges) if edges else torch.ones_like(depth, dtype=torch.bool)
     return DepthCache(unproject(depth, cameras, settings.pixel_center), images, reliable)
 
 

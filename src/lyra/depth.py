@@ -39,6 +39,7 @@ class DepthNetConfig:
     """Size of the depth network."""
 
     width: int = 32
+    """Channels at half resolution; they double with every level."""
     levels: int = 4
     max_width: int = 192
 
@@ -50,12 +51,13 @@ class DepthNet(nn.Module):
         super().__init__()
         self.config = config
         widths = [min(config.width * 2**i, config.max_width) for i in range(config.levels + 1)]
-        self.stem = nn.Conv2d(5, widths[0], 3, padding=1)
+        self.stem = nn.Conv2d(5, widths[0], 4, 2, 1)
         pairs = list(pairwise(widths))
         self.encoder = nn.ModuleList(_Down(a, b) for a, b in pairs)
         self.middle = nn.Sequential(_Residual(widths[-1]), _GlobalMix(widths[-1]), _Residual(widths[-1]))
         self.decoder = nn.ModuleList(_Up(b, a) for a, b in reversed(pairs))
-        self.out = nn.Conv2d(widths[0], 1, 3, padding=1)
+        self.refine = nn.Conv2d(widths[0] + 5, 16, 3, padding=1)
+        self.out = nn.Conv2d(16, 1, 3, padding=1)
 
     def forward(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch height width"]:
         """Log depth up to a constant of the view, for images in [0, 1] of any size of at least 16 pixels."""
@@ -63,7 +65,8 @@ class DepthNet(nn.Module):
         rows = torch.linspace(-1, 1, height, device=image.device, dtype=image.dtype)
         columns = torch.linspace(-1, 1, width, device=image.device, dtype=image.dtype)
         position = torch.stack([rows[:, None].expand(-1, width), columns.expand(height, -1)])
-        x = self.stem(torch.cat([image * 2 - 1, position.expand(len(image), -1, -1, -1)], dim=1))
+        full = torch.cat([image * 2 - 1, position.expand(len(image), -1, -1, -1)], dim=1)
+        x = self.stem(full)
         skips = []
         for down in self.encoder:
             skip, x = down(x)
@@ -71,7 +74,8 @@ class DepthNet(nn.Module):
         x = self.middle(x)
         for up, skip in zip(self.decoder, reversed(skips), strict=True):
             x = up(x, skip)
-        return self.out(x)[:, 0]
+        x = F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
+        return self.out(F.silu(self.refine(torch.cat([x, full], dim=1))))[:, 0]
 
     @torch.no_grad()
     def predict(self, image: Float[Tensor, "3 height width"]) -> DepthPrediction:

@@ -14,6 +14,7 @@ from lyra.errors import LyraError
 from lyra.formats import load_tensors
 from lyra.scene import Scene
 from lyra.synthesis import input_cache
+from lyra.teacher import TeacherConfig
 
 
 def psnr(prediction: Float[Tensor, "*image"], truth: Float[Tensor, "*image"], mask: Tensor | None = None) -> float:
@@ -67,7 +68,8 @@ def evaluate_scene(folder: Path) -> dict[str, float | None]:
         raise LyraError(f"{folder} has no clips to evaluate against: give a folder that generate wrote")
     view = load_tensors(folder / "clips/input.safetensors")
     camera = scene.input_camera
-    cache = input_cache(view["image"], view["depth"], camera)
+    teacher = TeacherConfig(**scene.provenance["model"]["teacher"])
+    cache = input_cache(view["image"], view["depth"], camera, teacher.edges)
     alphas, error, count = [], 0.0, 0.0
     for path in paths:
         cameras: Cameras = load_clip(path).cameras

@@ -107,9 +107,8 @@ def generate(model: Model, photo_path: Path, out: Path, options: GenerateOptions
 
     with timings.stage("student"):
         camera = clips[0].cameras[:1]
-        inputs = prepare_student_inputs(
-            clips, model.tokenizer, model.decoder.config, input_cache(view["image"], view["depth"], camera)
-        )
+        cache = input_cache(view["image"], view["depth"], camera, teacher.edges)
+        inputs = prepare_student_inputs(clips, model.tokenizer, model.decoder.config, cache)
         scene = Scene(decode_scene(model.decoder, inputs), camera)
     if not all(bool(getattr(scene.gaussians, name).isfinite().all()) for name in ("means", "scales", "colors")):
         raise LyraError("the student made values that are not finite: is the model folder damaged?")

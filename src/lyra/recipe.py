@@ -44,7 +44,9 @@ class Recipe:
 
 MINI = Recipe(
     name="mini",
-    teacher=TeacherConfig(frames=17, height=128, width=128, fps=8.0, steps=12, guidance=0.0),
+    teacher=TeacherConfig(
+        frames=17, height=128, width=128, fps=8.0, steps=8, guidance=0.0, edge_window=3, edge_threshold=0.15
+    ),
     latent=LatentSpec(channels=16, temporal=4, spatial=4),
     transformer=TransformerSize(heads=6, head_channels=64, layers=4, patch=4, adaln=64, max_size=(8, 64, 64)),
     depth=DepthNetConfig(),
@@ -68,7 +70,9 @@ MINI = Recipe(
 
 SMOKE = Recipe(
     name="smoke",
-    teacher=TeacherConfig(frames=5, height=32, width=32, fps=8.0, steps=2, guidance=1.0),
+    teacher=TeacherConfig(
+        frames=5, height=32, width=32, fps=8.0, steps=2, guidance=1.0, edge_window=3, edge_threshold=0.5
+    ),
     latent=LatentSpec(channels=16, temporal=4, spatial=4),
     transformer=TransformerSize(heads=2, head_channels=24, layers=2, patch=2, adaln=8, max_size=(4, 16, 16)),
     depth=DepthNetConfig(width=8, levels=2, max_width=16),

@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from lyra.cache import DepthCache, build_cache
+from lyra.cache import DepthCache, EdgeFilter, build_cache
 from lyra.cameras import Cameras, intrinsics_from_fov
 from lyra.clips import Clip
 from lyra.depth import scene_depth
@@ -32,17 +32,19 @@ class SyntheticScene:
     """Predicted z-depth, scene units."""
     clips: tuple[Clip, ...]
 
-    @property
-    def cache(self) -> DepthCache:
+    def cache(self, edges: EdgeFilter) -> DepthCache:
         """The image's points, from which every clip was conditioned."""
-        return input_cache(self.image, self.depth, self.clips[0].cameras[:1])
+        return input_cache(self.image, self.depth, self.clips[0].cameras[:1], edges)
 
 
 def input_cache(
-    image: Float[Tensor, "3 height width"], depth: Float[Tensor, "height width"], camera: Cameras
+    image: Float[Tensor, "3 height width"],
+    depth: Float[Tensor, "height width"],
+    camera: Cameras,
+    edges: EdgeFilter,
 ) -> DepthCache:
     """The cache of one input view; ``image`` in [0, 1], one camera."""
-    return build_cache(image[None] * 2 - 1, depth[None], camera)
+    return build_cache(image[None] * 2 - 1, depth[None], camera, edges)
 
 
 def imagine_clip(
@@ -68,7 +70,7 @@ def imagine_clip(
     teacher = model.config.teacher
     distance = draw_distance(name, seed, movement)
     cameras = trajectory_cameras(name, distance, teacher.frames, intrinsics, *image.shape[1:])
-    cache = input_cache(image, depth, cameras[:1])
+    cache = input_cache(image, depth, cameras[:1], teacher.edges)
     latents = model.teacher.imagine(TeacherRequest(image * 2 - 1, cache, cameras, seed, name))
     return Clip(latents, cameras)
 

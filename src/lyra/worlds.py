@@ -255,7 +255,7 @@ def _length(vectors: Tensor) -> Tensor:
     return (vectors * vectors).sum(0).sqrt()
 
 
-def _yawed(world: World, owner: Tensor, vectors: Tensor, sign: float = 1.0) -> Tensor:
+def _yawed(world: World, owner: Tensor, vectors: Tensor, sign: int = 1) -> Tensor:
     """Turns room vectors [3, ray] into the frame of each ray's object (``sign`` -1: back)."""
     yaw = world.yaws.index_select(0, owner)
     cos, sin = yaw.cos(), sign * yaw.sin()

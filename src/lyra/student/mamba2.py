@@ -85,7 +85,7 @@ class Scan(nn.Module):
             x, write, read, step = (t.to(precise) for t in (x, write, read, step))
             y = selective_scan(x, F.softplus(step + self.dt_bias), -self.A_log.exp(), write, read)
             y = (y + self.D[:, None] * x).flatten(-2)
-        return self.norm(y.to(gate.dtype) * F.silu(gate))
+        return self.norm(y * F.silu(gate.to(precise)))
 
 
 class MambaBlock(nn.Module):

@@ -9,7 +9,7 @@ from diffusers import EDMEulerScheduler
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lyra.cache import CacheViews, DepthCache, WarpSettings, render_cache
+from lyra.cache import CacheViews, DepthCache, EdgeFilter, WarpSettings, render_cache
 from lyra.cameras import Cameras
 from lyra.teacher.conditioning import Condition, condition_network, encode_buffers, encode_first_frame
 from lyra.teacher.sampling import guide, precondition, sample_euler, schedule_sigmas
@@ -31,8 +31,16 @@ class TeacherConfig:
     guidance: float = 1.0
     """Added weight of conditional over unconditional; 1 is the published value, 0 takes one pass."""
     max_buffers: int = 2
+    edge_window: int = 5
+    edge_threshold: float = 0.05
+    """Which pixels the cache drops; see ``EdgeFilter``."""
     published_warp: bool = False
     """Splat the cache with the published model's pixel centres and normalisation."""
+
+    @property
+    def edges(self) -> EdgeFilter:
+        """Which pixels the cache drops."""
+        return EdgeFilter(self.edge_window, self.edge_threshold)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra.cache import render_cache
+from lyra.cache import EdgeFilter, render_cache
 from lyra.cameras import concatenate_cameras
 from lyra.gaussians import prune
 from lyra.losses import LossWeights, depth_loss
@@ -37,15 +37,21 @@ class DecoderObjective:
 class SceneSet:
     """Synthetic scenes with their inputs prepared once each."""
 
-    def __init__(self, scenes: Sequence[SyntheticScene], tokenizer: Tokenizer, decoder: GaussianDecoder):
-        self.scenes, self.tokenizer, self.decoder = scenes, tokenizer, decoder
+    def __init__(
+        self,
+        scenes: Sequence[SyntheticScene],
+        tokenizer: Tokenizer,
+        decoder: GaussianDecoder,
+        edges: EdgeFilter,
+    ):
+        self.scenes, self.tokenizer, self.decoder, self.edges = scenes, tokenizer, decoder, edges
         self._inputs: dict[int, StudentInputs] = {}
 
     def inputs(self, index: int) -> StudentInputs:
         """Inputs of all trajectories of a scene."""
         if index not in self._inputs:
             scene = self.scenes[index]
-            cache = scene.cache if self.decoder.config.geometry == "cache" else None
+            cache = scene.cache(self.edges) if self.decoder.config.geometry == "cache" else None
             self._inputs[index] = prepare_student_inputs(scene.clips, self.tokenizer, self.decoder.config, cache)
         return self._inputs[index]
 
@@ -109,7 +115,7 @@ def decoder_loss(
     # A random background keeps the student from painting white where it should be opaque.
     background = torch.rand(3, generator=generator)
     rendering = render(gaussians, cameras, background)
-    views = render_cache(scene.cache, cameras)
+    views = render_cache(scene.cache(data.edges), cameras)
     color = (rendering.color - truth).square().mean()
     depth = depth_loss(rendering.depth, views.depth[:, 0], views.masks[:, 0] > 0)
     weights = objective.weights

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lyra.cache import build_cache, render_cache
+from lyra.teacher import TeacherConfig
 from lyra.teacher.conditioning import Condition, condition_network, encode_buffers
 from lyra.teacher.sampling import SIGMA_DATA, precondition, sample_euler, schedule_sigmas
 from lyra.tokenizer import LinearTokenizer, Tokenizer
@@ -21,8 +22,8 @@ class DenoiserObjective:
 
     batch: int = 4
     seed: int = 0
-    log_sigma_mean: float = 0.0
-    log_sigma_std: float = 1.8
+    log_sigma_mean: float = 0.3
+    log_sigma_std: float = 1.4
     """Noise levels are log-normal; wide, since few-step sampling visits high levels."""
     drop_condition: float = 0.1
     """Share of clips whose buffers are zeroed, so that guidance has an unconditional pass."""
@@ -37,15 +38,15 @@ class EncodedClips:
 
 
 @torch.no_grad()
-def encode_clips(clips: list[WorldClip], tokenizer: Tokenizer, max_buffers: int) -> EncodedClips:
+def encode_clips(clips: list[WorldClip], tokenizer: Tokenizer, teacher: TeacherConfig) -> EncodedClips:
     """Latents of each clip and of the views of its first frame's cache, by true depth."""
     latents, buffers = [], []
     for clip in clips:
         signal = clip.signal()
-        cache = build_cache(signal[:, :, 0], clip.depth[:1], clip.cameras[:1])
+        cache = build_cache(signal[:, :, 0], clip.depth[:1], clip.cameras[:1], teacher.edges)
         views = render_cache(cache, clip.cameras)
         latents.append(tokenizer.normalize(tokenizer.encode(signal)).half())
-        buffers.append(encode_buffers(tokenizer, views, max_buffers).half())
+        buffers.append(encode_buffers(tokenizer, views, teacher.max_buffers).half())
     return EncodedClips(torch.cat(latents), torch.cat(buffers))
 
 

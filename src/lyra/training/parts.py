@@ -30,8 +30,8 @@ from lyra.training.depth import DepthObjective, collect_frames, depth_loss, dept
 from lyra.training.loop import LoopConfig, fit
 from lyra.training.world_clips import FIRST_TRAINING_SEED, WorldClip, load_world_clips, prepare_world_clips
 
-DEPTH_LOOP = LoopConfig(learning_rate=1e-3, ema=0.998)
-DENOISER_LOOP = LoopConfig(learning_rate=5e-4, ema=0.998)
+DEPTH_LOOP = LoopConfig(learning_rate=5e-4, ema=0.998)
+DENOISER_LOOP = LoopConfig(learning_rate=8e-4, ema=0.998)
 DECODER_LOOP = LoopConfig(learning_rate=3e-4, ema=0.995)
 DEPTH_OBJECTIVE, DENOISER_OBJECTIVE, DECODER_OBJECTIVE = DepthObjective(), DenoiserObjective(), DecoderObjective()
 
@@ -126,7 +126,7 @@ def train_denoiser(
     """Trains the teacher's network on clips of worlds."""
     model = workspace.load_model()
     teacher = workspace.recipe.teacher
-    clips = encode_clips(workspace.world_clips(), model.tokenizer, teacher.max_buffers)
+    clips = encode_clips(workspace.world_clips(), model.tokenizer, teacher)
     text, weights = model.text["empty"], channel_weights(model.tokenizer)
 
     def sample() -> Float[Tensor, "3 height width"]:
@@ -159,7 +159,9 @@ def train_decoder(
     paths = sorted((workspace.folder / "clips").glob("*.safetensors"))
     if not paths:
         raise LyraError(f"no clips in {workspace.folder / 'clips'}: run lyra synthesize first")
-    data = SceneSet([load_scene_clips(path) for path in paths], model.tokenizer, model.decoder)
+    data = SceneSet(
+        [load_scene_clips(path) for path in paths], model.tokenizer, model.decoder, workspace.recipe.teacher.edges
+    )
     fit(
         model.decoder,
         lambda step: decoder_loss(model.decoder, data, objective, step),
