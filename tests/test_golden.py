@@ -36,6 +36,7 @@ from lyra.convert import (
 from lyra.formats import load_ply
 from lyra.gaussians import prune
 from lyra.losses import depth_loss
+from lyra.occlusion import edge_mesh_depth, mask_occluded
 from lyra.student.decoder import DecoderConfig, GaussianDecoder, StudentInputs, activate_ray
 from lyra.student.inputs import encode_time, frame_times
 from lyra.teacher.conditioning import encode_buffers
@@ -363,7 +364,7 @@ def warp_setup(golden: Golden) -> tuple[Cameras, Cameras]:
     return source, Cameras(targets, intrinsics.expand(len(targets), 4), height, width)
 
 
-@pytest.mark.parametrize("name", ["cache_plain", "cache_filtered", "warp_single"])
+@pytest.mark.parametrize("name", ["cache_plain", "cache_filtered", "cache_lyra", "warp_single"])
 def test_forward_warp(name: str):
     golden = Golden("forward_warp")
     source, targets = warp_setup(golden)
@@ -372,10 +373,12 @@ def test_forward_warp(name: str):
         golden["input.image"],
         golden["input.depth"][:, 0],
         source,
-        edges=EdgeFilter() if name == "cache_filtered" else None,
+        edges=EdgeFilter() if name in ("cache_filtered", "cache_lyra") else None,
         settings=settings,
     )
     views = render_cache(cache, targets, settings)
+    if name == "cache_lyra":
+        views = mask_occluded(cache, views, targets, settings)
     stable = golden[f"aux.stable_{name}"][0, :, 0].bool()
     assert torch.equal(views.masks[:, 0][stable], golden[f"{name}.mask"][0, :, 0][stable])
     images = (views.images[:, 0] - golden[f"{name}.image"][0]).movedim(1, -1)[stable]
@@ -383,6 +386,16 @@ def test_forward_warp(name: str):
     if f"{name}.depth" in golden.tensors:
         expected = golden[f"{name}.depth"].reshape(views.depth[:, 0].shape)
         assert (views.depth[:, 0] - expected)[stable].abs().max() < 1e-3
+
+
+def test_edge_mesh():
+    golden = Golden("forward_warp")
+    source, targets = warp_setup(golden)
+    cache = build_cache(
+        golden["input.image"], golden["input.depth"][:, 0], source, EdgeFilter(), settings=PUBLISHED_WARP
+    )
+    mesh = edge_mesh_depth(cache, 0, targets[:1], PUBLISHED_WARP, golden.config["mesh_downsample"])
+    assert torch.equal(mesh > 0, golden["mid.mesh_ray_distance_t0"] > 0)
 
 
 def test_warp_geometry():

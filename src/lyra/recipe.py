@@ -45,7 +45,15 @@ class Recipe:
 MINI = Recipe(
     name="mini",
     teacher=TeacherConfig(
-        frames=17, height=128, width=128, fps=8.0, steps=8, guidance=0.0, edge_window=3, edge_threshold=0.15
+        frames=17,
+        height=128,
+        width=128,
+        fps=8.0,
+        steps=8,
+        guidance=0.0,
+        edge_window=3,
+        edge_threshold=0.15,
+        foreground_masking=False,
     ),
     latent=LatentSpec(channels=16, temporal=4, spatial=4),
     transformer=TransformerSize(heads=6, head_channels=64, layers=4, patch=4, adaln=64, max_size=(8, 64, 64)),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lyra.cache import CacheViews, DepthCache, EdgeFilter, WarpSettings, render_cache
 from lyra.cameras import Cameras
+from lyra.occlusion import mask_occluded
 from lyra.teacher.conditioning import Condition, condition_network, encode_buffers, encode_first_frame
 from lyra.teacher.sampling import guide, precondition, sample_euler, schedule_sigmas
 from lyra.tokenizer import Tokenizer
@@ -34,6 +35,8 @@ class TeacherConfig:
     edge_window: int = 5
     edge_threshold: float = 0.05
     """Which pixels the cache drops; see ``EdgeFilter``."""
+    foreground_masking: bool = True
+    """Erase what the cache's dropped edges would hide; see ``lyra.occlusion``."""
     published_warp: bool = False
     """Splat the cache with the published model's pixel centres and normalisation."""
 
@@ -105,6 +108,8 @@ class DiffusionTeacher:
     def imagine(self, request: TeacherRequest) -> Float[Tensor, "channel latent_time latent_height latent_width"]:
         """Normalized latents of the clip, in float32."""
         views = render_cache(request.cache, request.cameras, self.warp_settings)
+        if self.config.foreground_masking:
+            views = mask_occluded(request.cache, views, request.cameras, self.warp_settings)
         condition = self.condition(request.image, views)
         network = guide(
             condition_network(self.transformer, condition, self.config.fps),

@@ -1,0 +1,367 @@
+"""The student: Mamba-2 against its recurrence, and what a decoder's Gaussians must be."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import fields, replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lyra.cache import DepthCache, EdgeFilter, build_cache
+from lyra.cameras import Cameras, intrinsics_from_fov, pixel_rays
+from lyra.clips import Clip
+from lyra.gaussians import Gaussians
+from lyra.recipe import MINI
+from lyra.student import DecoderConfig, GaussianDecoder, StudentInputs, decode_scene, prepare_student_inputs
+from lyra.student.decoder import BaseSurface
+from lyra.student.inputs import splat_frame_indices
+from lyra.student.mamba2 import MambaBlock, selective_scan
+from lyra.tokenizer import LatentSpec, LinearTokenizer
+from lyra.trajectories import TRAJECTORY_NAMES, TrajectoryName, trajectory_cameras
+
+NAMES = [f.name for f in fields(Gaussians)]
+SMALL = replace(MINI.decoder, width=32, depth=2, attention_every=2, heads=2, state=8, token_patch=2)
+PAPER = DecoderConfig(width=32, depth=2, attention_every=2, heads=2, state=8, splat_frames=4)
+
+
+def scan_step_by_step(x, step, decay, write, read):
+    """The recurrence h = exp(dt A) h + dt x B^T, y = h C, one token at a time."""
+    state = x.new_zeros(x.shape[0], x.shape[2], x.shape[3], write.shape[-1])
+    outputs = []
+    for t in range(x.shape[1]):
+        fade = torch.exp(step[:, t] * decay)[..., None, None]
+        state = fade * state + (step[:, t, :, None] * x[:, t])[..., None] * write[:, t, None, None]
+        outputs.append((state * read[:, t, None, None]).sum(-1))
+    return torch.stack(outputs, dim=1)
+
+
+def scan_inputs(tokens: int, seed: int = 0, strength: float = 1.0) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    step = strength * F.softplus(draw(2, tokens, 3))
+    return [draw(2, tokens, 3, 4), step, -draw(3).exp(), draw(2, tokens, 5), draw(2, tokens, 5)]
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 16, 64])
+@pytest.mark.parametrize("tokens", [1, 15, 16, 37])
+def test_scan_is_the_recurrence_for_any_chunk(tokens: int, chunk: int):
+    inputs = scan_inputs(tokens)
+    assert torch.allclose(selective_scan(*inputs, chunk=chunk), scan_step_by_step(*inputs), atol=1e-10)
+
+
+@pytest.mark.parametrize("chunk", [5, 32])
+def test_scan_has_the_gradients_of_the_recurrence(chunk: int):
+    inputs = [tensor.requires_grad_() for tensor in scan_inputs(23)]
+    weight = torch.randn(2, 23, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    ours = torch.autograd.grad((selective_scan(*inputs, chunk=chunk) * weight).sum(), inputs)
+    truth = torch.autograd.grad((scan_step_by_step(*inputs) * weight).sum(), inputs)
+    for mine, expected in zip(ours, truth, strict=True):
+        assert torch.allclose(mine, expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("strength", [1e-4, 1.0, 300.0, 1e5])
+def test_scan_stays_finite_in_float32_however_fast_it_decays(strength: float):
+    inputs = [tensor.float().requires_grad_() for tensor in scan_inputs(150, strength=strength)]
+    y = selective_scan(*inputs)
+    assert y.isfinite().all()
+    for gradient in torch.autograd.grad(y.square().mean(), inputs):
+        assert gradient.isfinite().all()
+    truth = scan_step_by_step(*scan_inputs(150, strength=strength))
+    assert (y - truth).abs().max() <= 1e-4 * truth.abs().max()
+
+
+def test_scan_remembers_over_many_chunks():
+    x, step, decay, write, read = scan_inputs(200)
+    # Without decay the state is a plain running sum.
+    y = selective_scan(x, torch.ones_like(step), torch.zeros_like(decay), write, read, chunk=16)
+    state = torch.einsum("bthp,btn->bthpn", x, write).cumsum(1)
+    assert torch.allclose(y, torch.einsum("bthpn,btn->bthp", state, read), atol=1e-9)
+
+
+def make_block() -> MambaBlock:
+    return MambaBlock(width=32, state=8).double()
+
+
+@torch.no_grad()
+def test_block_with_swapped_scans_mirrors_the_sequence():
+    block = make_block()
+    swapped = copy.deepcopy(block)
+    swapped.scans = torch.nn.ModuleList(reversed(list(swapped.scans)))
+    x = torch.randn(2, 71, 32, dtype=torch.float64)
+    assert torch.allclose(swapped(x.flip(1)).flip(1), block(x), atol=1e-12)
+    assert not torch.allclose(block(x.flip(1)).flip(1), block(x), atol=1e-3)
+
+
+@torch.no_grad()
+def test_block_looks_both_ways_and_keeps_batch_entries_apart():
+    block = make_block()
+    x = torch.randn(2, 20, 32, dtype=torch.float64)
+    changed = x.clone()
+    changed[0, 10] += 1
+    difference = (block(changed) - block(x)).abs().amax(-1)
+    assert (difference[0] > 1e-9).all()
+    assert (difference[1] == 0).all()
+
+
+@torch.no_grad()
+def test_block_without_output_is_the_identity():
+    block = make_block()
+    torch.nn.init.zeros_(block.out_proj.weight)
+    x = torch.randn(1, 9, 32, dtype=torch.float64)
+    assert torch.equal(block(x), x)
+
+
+def test_block_refuses_a_width_that_heads_do_not_divide():
+    with pytest.raises(ValueError, match="no multiple"):
+        MambaBlock(width=40, state=8)
+
+
+def make_clips(
+    count: int = 2, latent_frames: int = 2, size: tuple[int, int] = (32, 32), temporal: int = 4, seed: int = 0
+) -> list[Clip]:
+    generator = torch.Generator().manual_seed(seed)
+    names: Sequence[TrajectoryName] = TRAJECTORY_NAMES[:count]
+    frames = 1 + temporal * (latent_frames - 1)
+    intrinsics = intrinsics_from_fov(55.0, *size)
+    return [
+        Clip(
+            0.5 * torch.randn(16, latent_frames, size[0] // 4, size[1] // 4, generator=generator),
+            trajectory_cameras(name, 0.3, frames, intrinsics, *size),
+        )
+        for name in names
+    ]
+
+
+def make_cache(clips: list[Clip], seed: int = 0) -> DepthCache:
+    camera = clips[0].cameras[:1]
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.rand(1, 3, camera.height, camera.width, generator=generator) * 2 - 1
+    depth = (1 + 0.02 * torch.arange(camera.width)).expand(1, camera.height, camera.width)
+    return build_cache(image, depth, camera, EdgeFilter(3, 0.5))
+
+
+def make_tokenizer(temporal: int = 4) -> LinearTokenizer:
+    tokenizer = LinearTokenizer(16, temporal, 4, 2)
+    generator = torch.Generator().manual_seed(0)
+    for basis in (tokenizer.first_basis, tokenizer.later_basis):
+        orthogonal, _ = torch.linalg.qr(torch.randn(basis.shape, generator=generator))
+        basis.copy_(2 * orthogonal)
+    return tokenizer
+
+
+def make_inputs(config: DecoderConfig, clips: list[Clip] | None = None, temporal: int = 4) -> StudentInputs:
+    clips = clips or make_clips(temporal=temporal)
+    return prepare_student_inputs(clips, make_tokenizer(temporal), config, make_cache(clips))
+
+
+COUNTS = [
+    (SMALL, 2, 2, (32, 32), 4),
+    (replace(SMALL, splats_per_token=4), 3, 2, (32, 48), 4),
+    (replace(SMALL, splats_per_token=2, splat_frames=2), 1, 3, (16, 32), 4),
+    (replace(SMALL, token_patch=4, splats_per_token=16, splat_frames=4), 2, 2, (32, 32), 4),
+    (PAPER, 2, 3, (32, 16), 4),
+    (replace(PAPER, splat_frames=8), 2, 2, (16, 16), 8),
+    (replace(PAPER, splat_frames=1, token_patch=1, splats_per_token=1), 6, 2, (16, 16), 4),
+]
+
+
+@pytest.mark.parametrize(("config", "views", "latent_frames", "size", "temporal"), COUNTS)
+@torch.no_grad()
+def test_tokens_and_gaussians_are_as_many_as_the_config_says(
+    config: DecoderConfig, views: int, latent_frames: int, size: tuple[int, int], temporal: int
+):
+    clips = make_clips(views, latent_frames, size, temporal)
+    inputs, decoder = make_inputs(config, clips, temporal), GaussianDecoder(config)
+    cells = (size[0] // 4 // config.token_patch) * (size[1] // 4 // config.token_patch)
+    assert decoder.embed(inputs).shape == (1, views * latent_frames * cells, 32)
+    frames = 1 + config.splat_frames * (latent_frames - 1)
+    gaussians = decoder(inputs)
+    assert len(gaussians) == views * frames * cells * config.splats_per_token**2
+    for name in NAMES:
+        assert getattr(gaussians, name).isfinite().all()
+        assert getattr(gaussians, name).dtype == torch.float32
+    assert (gaussians.scales > 0).all()
+    assert torch.allclose(gaussians.quaternions.norm(dim=-1), torch.ones(1, len(gaussians)), atol=1e-5)
+    for bounded in (gaussians.opacities, gaussians.colors):
+        assert bounded.min() >= 0
+        assert bounded.max() <= 1
+
+
+@torch.no_grad()
+def test_mini_has_four_gaussians_for_every_pixel_before_pruning():
+    config = replace(MINI.decoder, width=32, depth=1, state=8)
+    teacher = MINI.teacher
+    clips = make_clips(6, MINI.latent.latent_frames(teacher.frames), (teacher.height, teacher.width))
+    gaussians = GaussianDecoder(config)(make_inputs(config, clips))
+    assert len(gaussians) >= 4 * teacher.height * teacher.width
+
+
+def test_gaussians_are_placed_at_the_first_frame_and_evenly_after_it():
+    spec = LatentSpec(16, 8, 8)
+    for count, expected in ((1, [0, 8, 16]), (2, [0, 4, 8, 12, 16]), (8, list(range(17)))):
+        assert splat_frame_indices(17, spec, replace(PAPER, splat_frames=count)) == expected
+    with pytest.raises(ValueError, match="does not divide"):
+        splat_frame_indices(17, spec, replace(PAPER, splat_frames=3))
+
+
+@torch.no_grad()
+def test_zero_raw_channels_are_exactly_the_base_surface():
+    config = replace(SMALL, opacity_shift=-0.7)
+    inputs, decoder = make_inputs(config), GaussianDecoder(config)
+    for parameter in decoder.head.parameters():
+        torch.nn.init.zeros_(parameter)
+    gaussians, base = decoder(inputs), inputs.base
+    assert base is not None
+    distance = base.distance[..., None]
+    means = inputs.ray_origins + distance * inputs.ray_directions
+    assert torch.allclose(gaussians.means, means.flatten(1, -2), atol=1e-6)
+    assert torch.equal(gaussians.colors, base.color.flatten(1, -2))
+    expected = (0.3 * distance * inputs.pixel_angle[:, :, None, None, None, None]).expand_as(means).flatten(1, -2)
+    assert torch.allclose(gaussians.scales, expected, rtol=1e-5)
+    upright = torch.tensor([1.0, 0, 0, 0]).expand_as(gaussians.quaternions)
+    assert torch.equal(gaussians.quaternions, upright)
+    assert torch.allclose(gaussians.opacities, torch.sigmoid(torch.tensor(-0.7)))
+
+
+@torch.no_grad()
+def test_base_surface_of_a_flat_wall_lies_on_the_wall():
+    clips = make_clips(6)
+    camera = clips[0].cameras[:1]
+    cache = build_cache(torch.zeros(1, 3, 32, 32), torch.full((1, 32, 32), 1.5), camera, EdgeFilter(3, 0.5))
+    inputs = prepare_student_inputs(clips, make_tokenizer(), SMALL, cache)
+    base = inputs.base
+    assert base is not None
+    points = inputs.ray_origins + base.distance[..., None] * inputs.ray_directions
+    covered = base.covered == 1
+    assert covered.float().mean() > 0.5
+    assert torch.allclose(points[covered][:, 2], torch.tensor(1.5), atol=2e-3)
+    # Filled holes of a wall that turns away are only nearly on it.
+    assert torch.allclose(points[..., 2], torch.tensor(1.5), atol=0.15)
+
+
+@pytest.mark.parametrize("config", [SMALL, PAPER])
+@torch.no_grad()
+def test_gaussians_lie_on_their_rays_between_near_and_far(config: DecoderConfig):
+    config = replace(config, near=0.9, far=1.3)
+    clips = make_clips()
+    decoder = GaussianDecoder(config)
+    # A wild head reaches both limits.
+    torch.nn.init.normal_(decoder.head.bias, std=3)
+    decoder.head.weight.mul_(100 if config.geometry == "cache" else 3)
+    gaussians = decoder(make_inputs(config, clips))
+    stride = 4 * config.token_patch // config.splats_per_token
+    parts = []
+    for clip in clips:
+        view: Cameras = clip.cameras[:: 4 // config.splat_frames]
+        parts.append([t.flatten(0, 2) for t in pixel_rays(view.resized(32 // stride, 32 // stride))])
+    origins, directions = (torch.cat([part[i] for part in parts]) for i in range(2))
+    offset = gaussians.means[0] - origins
+    reach = (offset * directions).sum(-1)
+    assert (offset - reach[:, None] * directions).abs().max() < 1e-5
+    assert reach.min() >= 0.9 - 1e-5
+    assert reach.max() <= 1.3 + 1e-5
+    assert reach.std() > 0.05
+
+
+def stack(first: StudentInputs, second: StudentInputs) -> StudentInputs:
+    """Two scenes as one batch."""
+
+    def both(a, b):
+        if isinstance(a, BaseSurface):
+            return BaseSurface(**{f.name: both(getattr(a, f.name), getattr(b, f.name)) for f in fields(a)})
+        return None if a is None else torch.cat([a, b])
+
+    return StudentInputs(**{f.name: both(getattr(first, f.name), getattr(second, f.name)) for f in fields(first)})
+
+
+@pytest.mark.parametrize("config", [SMALL, PAPER])
+@torch.no_grad()
+def test_scenes_of_a_batch_are_decoded_alone(config: DecoderConfig):
+    decoder = GaussianDecoder(config)
+    scenes = [make_inputs(config, make_clips(seed=seed)) for seed in (1, 2)]
+    for order in (scenes, scenes[::-1]):
+        together = decoder(stack(*order))
+        for index, scene in enumerate(order):
+            alone = decoder(scene)
+            for name in NAMES:
+                assert torch.allclose(getattr(together, name)[index], getattr(alone, name)[0], atol=1e-5)
+
+
+@torch.no_grad()
+def test_student_inputs_live_in_the_frame_of_the_first_camera():
+    clips = make_clips()
+    here = prepare_student_inputs(clips, make_tokenizer(), PAPER)
+    world = torch.eye(4)
+    world[0, 0] = world[1, 1] = 0.0
+    world[0, 1], world[1, 0] = -1.0, 1.0
+    world[:3, 3] = torch.tensor([1.0, 2.0, 3.0])
+    moved = [Clip(c.latents, replace(c.cameras, camera_to_world=world @ c.cameras.camera_to_world)) for c in clips]
+    there = prepare_student_inputs(moved, make_tokenizer(), PAPER)
+    for name in ("latents", "plucker", "ray_origins", "ray_directions", "pixel_angle"):
+        assert torch.allclose(getattr(there, name), getattr(here, name), atol=1e-5)
+    assert torch.equal(here.ray_origins[0, :, 0], torch.zeros_like(here.ray_origins[0, :, 0]))
+
+
+@torch.no_grad()
+def test_time_conditioning_is_demanded_and_shared_by_the_views():
+    config = replace(PAPER, time_conditioning=True)
+    decoder, inputs = GaussianDecoder(config), make_inputs(PAPER)
+    with pytest.raises(ValueError, match="no times"):
+        decoder(inputs)
+    times = torch.randn(1, 16, 3, 8, 8)
+    silent = decoder.embed(replace(inputs, times=times))
+    # Zero initialised: a static decoder that learns time starts where it was.
+    plain = GaussianDecoder(PAPER)
+    plain.load_state_dict({k: v for k, v in decoder.state_dict().items() if "time" not in k})
+    assert torch.allclose(plain.embed(inputs), silent)
+    for embed in (decoder.source_time_embed, decoder.target_time_embed):
+        torch.nn.init.normal_(embed.proj.weight)
+    change = (decoder.embed(replace(inputs, times=times)) - silent)[0].unflatten(0, (2, -1))
+    assert change.abs().max() > 0.1
+    assert torch.allclose(change[0], change[1], atol=1e-5)
+
+
+def test_cache_geometry_demands_a_cache_and_a_base():
+    clips = make_clips()
+    with pytest.raises(ValueError, match="needs the scene's depth cache"):
+        prepare_student_inputs(clips, make_tokenizer(), SMALL)
+    with pytest.raises(ValueError, match="no base surface"):
+        GaussianDecoder(SMALL)(replace(make_inputs(SMALL, clips), base=None))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"near": 0.0}, {"near": 2.0, "far": 1.0}, {"near": -1.0}, {"keep": 0.0}, {"keep": 1.2}]
+)
+def test_impossible_configs_are_refused(settings: dict[str, float]):
+    with pytest.raises(ValueError, match=r"near|keep"):
+        replace(PAPER, **settings)
+
+
+@pytest.mark.parametrize("keep", [0.2, 0.37, 1.0])
+@torch.no_grad()
+def test_pruning_keeps_the_most_opaque_share(keep: float):
+    config = replace(PAPER, keep=keep)
+    decoder, inputs = GaussianDecoder(config), make_inputs(config)
+    every, kept = decoder(inputs), decode_scene(decoder, inputs)
+    assert len(kept) == round(keep * len(every))
+    assert kept.means.ndim == 2
+    if keep < 1:
+        threshold = every.opacities[0].sort(descending=True).values[len(kept) - 1]
+        assert kept.opacities.min() == threshold
+    else:
+        assert torch.equal(kept.means, every.means[0])
+
+
+def test_every_parameter_learns():
+    for config in (SMALL, PAPER):
+        decoder = GaussianDecoder(config)
+        gaussians = decoder(make_inputs(config))
+        torch.stack([getattr(gaussians, name).square().sum() for name in NAMES]).sum().backward()
+        # The zero-initialised embeddings pass no gradient to what they multiply, but all get one themselves.
+        for name, parameter in decoder.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
