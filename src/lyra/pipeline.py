@@ -7,6 +7,7 @@ Each finished clip is on disk before the next begins, so an interrupted run goes
 
 import json
 import resource
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -154,17 +155,11 @@ def check_memory(model: Model) -> None:
         LyraError: there is less than needed.
     """
     needed, free = needed_memory_mb(model), psutil.virtual_memory().available // 2**20
-    tqdm.write(f"needs about {needed / 1024:.1f} GB of memory; {free / 1024:.1f} GB are free", file=_stderr())
+    tqdm.write(f"needs about {needed / 1024:.1f} GB of memory; {free / 1024:.1f} GB are free", file=sys.stderr)
     if free < needed:
         raise LyraError(
             f"not enough memory: about {needed} MB needed, {free} MB free; close other programs or use a smaller model"
         )
-
-
-def _stderr():
-    import sys
-
-    return sys.stderr
 
 
 def run_identity(model: Model, photo: Photo, options: GenerateOptions) -> dict[str, Any]:

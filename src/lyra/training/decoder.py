@@ -22,9 +22,9 @@ from lyra.trajectories import noise_generator
 class DecoderObjective:
     """What the decoder's loss is made of."""
 
-    views: tuple[int, ...] = (6,)
+    views: tuple[int, ...] = (2, 4, 6, 6)
     """How many trajectories enter; drawn from these a step."""
-    targets: int = 8
+    targets: int = 6
     """Rendered frames a step, from any of the scene's trajectories."""
     late: float = 1.0
     """Frames are drawn with weight exp(late * position); 3 in the paper, whose clips are long."""
