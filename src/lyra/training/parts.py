@@ -30,7 +30,7 @@ from lyra.training.depth import DepthObjective, collect_frames, depth_loss, dept
 from lyra.training.loop import LoopConfig, fit
 from lyra.training.world_clips import FIRST_TRAINING_SEED, WorldClip, load_world_clips, prepare_world_clips
 
-DEPTH_LOOP = LoopConfig(learning_rate=5e-4, ema=0.998)
+DEPTH_LOOP = LoopConfig(learning_rate=1e-3, ema=0.998)
 DENOISER_LOOP = LoopConfig(learning_rate=8e-4, ema=0.998)
 DECODER_LOOP = LoopConfig(learning_rate=3e-4, ema=0.995)
 DEPTH_OBJECTIVE, DENOISER_OBJECTIVE, DECODER_OBJECTIVE = DepthObjective(), DenoiserObjective(), DecoderObjective()
