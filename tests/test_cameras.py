@@ -130,7 +130,9 @@ def test_relative_to_makes_the_origin_the_identity_and_keeps_distances():
     cameras = make_cameras()
     relative = cameras.relative_to(cameras.camera_to_world[1])
     assert torch.allclose(relative.camera_to_world[1], torch.eye(4, dtype=torch.float64), atol=1e-14)
-    assert torch.allclose(torch.cdist(relative.centers, relative.centers), torch.cdist(cameras.centers, cameras.centers))
+    assert torch.allclose(
+        torch.cdist(relative.centers, relative.centers), torch.cdist(cameras.centers, cameras.centers)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,6 @@ from lyra.clips import Clip
 from lyra.gaussians import Gaussians
 from lyra.recipe import MINI
 from lyra.student import DecoderConfig, GaussianDecoder, StudentInputs, decode_scene, prepare_student_inputs
-from lyra.student.decoder import BaseSurface
 from lyra.student.inputs import splat_frame_indices
 from lyra.student.mamba2 import MambaBlock, selective_scan
 from lyra.tokenizer import LatentSpec, LinearTokenizer
@@ -57,7 +57,8 @@ def test_scan_is_the_recurrence_for_any_chunk(tokens: int, chunk: int):
 def test_scan_has_the_gradients_of_the_recurrence(chunk: int):
     inputs = [tensor.requires_grad_() for tensor in scan_inputs(23)]
     weight = torch.randn(2, 23, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    ours = torch.autograd.grad((selective_scan(*inputs, chunk=chunk) * weight).sum(), inputs)
+    x, step, decay, write, read = inputs
+    ours = torch.autograd.grad((selective_scan(x, step, decay, write, read, chunk) * weight).sum(), inputs)
     truth = torch.autograd.grad((scan_step_by_step(*inputs) * weight).sum(), inputs)
     for mine, expected in zip(ours, truth, strict=True):
         assert torch.allclose(mine, expected, atol=1e-9)
@@ -253,8 +254,8 @@ def test_gaussians_lie_on_their_rays_between_near_and_far(config: DecoderConfig)
     clips = make_clips()
     decoder = GaussianDecoder(config)
     # A wild head reaches both limits.
-    torch.nn.init.zeros_(decoder.head.bias)
-    torch.nn.init.normal_(decoder.head.weight)
+    for name, parameter in decoder.head.named_parameters():
+        parameter.normal_(std=float(name == "weight"))
     gaussians = decoder(make_inputs(config, clips))
     stride = 4 * config.token_patch // config.splats_per_token
     parts = []
@@ -270,15 +271,13 @@ def test_gaussians_lie_on_their_rays_between_near_and_far(config: DecoderConfig)
     assert reach.std() > 0.05
 
 
-def stack(first: StudentInputs, second: StudentInputs) -> StudentInputs:
-    """Two scenes as one batch."""
-
-    def both(a, b):
-        if isinstance(a, BaseSurface):
-            return BaseSurface(**{f.name: both(getattr(a, f.name), getattr(b, f.name)) for f in fields(a)})
-        return None if a is None else torch.cat([a, b])
-
-    return StudentInputs(**{f.name: both(getattr(first, f.name), getattr(second, f.name)) for f in fields(first)})
+def stack(first: Any, second: Any) -> Any:
+    """Two scenes as one batch, field by field."""
+    if first is None:
+        return None
+    if isinstance(first, torch.Tensor):
+        return torch.cat([first, second])
+    return replace(first, **{f.name: stack(getattr(first, f.name), getattr(second, f.name)) for f in fields(first)})
 
 
 @pytest.mark.parametrize("config", [SMALL, PAPER])
@@ -294,19 +293,32 @@ def test_scenes_of_a_batch_are_decoded_alone(config: DecoderConfig):
                 assert torch.allclose(getattr(together, name)[index], getattr(alone, name)[0], atol=1e-5)
 
 
-@torch.no_grad()
-def test_student_inputs_live_in_the_frame_of_the_first_camera():
-    clips = make_clips()
-    here = prepare_student_inputs(clips, make_tokenizer(), PAPER)
+def moved_clips(clips: list[Clip]) -> list[Clip]:
+    """The same clips in a world that is turned and shifted."""
     world = torch.eye(4)
     world[0, 0] = world[1, 1] = 0.0
     world[0, 1], world[1, 0] = -1.0, 1.0
     world[:3, 3] = torch.tensor([1.0, 2.0, 3.0])
-    moved = [Clip(c.latents, replace(c.cameras, camera_to_world=world @ c.cameras.camera_to_world)) for c in clips]
-    there = prepare_student_inputs(moved, make_tokenizer(), PAPER)
+    return [Clip(c.latents, replace(c.cameras, camera_to_world=world @ c.cameras.camera_to_world)) for c in clips]
+
+
+def test_student_inputs_live_in_the_frame_of_the_first_camera():
+    clips = make_clips()
+    here, there = (prepare_student_inputs(c, make_tokenizer(), PAPER) for c in (clips, moved_clips(clips)))
     for name in ("latents", "plucker", "ray_origins", "ray_directions", "pixel_angle"):
         assert torch.allclose(getattr(there, name), getattr(here, name), atol=1e-5)
     assert torch.equal(here.ray_origins[0, :, 0], torch.zeros_like(here.ray_origins[0, :, 0]))
+
+
+@pytest.mark.xfail(strict=True, reason="cameras are made relative to the first, the cache stays in its own world")
+def test_base_surface_lives_in_the_frame_of_the_first_camera():
+    clips = make_clips()
+    here, there = (
+        prepare_student_inputs(c, make_tokenizer(), SMALL, make_cache(c)) for c in (clips, moved_clips(clips))
+    )
+    assert here.base is not None
+    assert there.base is not None
+    assert torch.allclose(there.base.distance, here.base.distance, atol=0.01)
 
 
 @torch.no_grad()

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lyra.cameras import Cameras, intrinsics_from_fov
-from lyra.worlds import BOX, INPUT_FOV, SPHERE, World, describe_world, render_world, sample_world
+from lyra.worlds import INPUT_FOV, World, describe_world, render_world, sample_world
+from lyra.worlds.world import BOX, SPHERE
 
 SEEDS = range(30)
 

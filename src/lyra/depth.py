@@ -56,6 +56,7 @@ class DepthNet(nn.Module):
         self.encoder = nn.ModuleList(_Down(a, b) for a, b in pairs)
         self.middle = nn.Sequential(_Residual(widths[-1]), _GlobalMix(widths[-1]), _Residual(widths[-1]))
         self.decoder = nn.ModuleList(_Up(b, a) for a, b in reversed(pairs))
+        self.norm = nn.GroupNorm(8, widths[0])
         self.refine = nn.Conv2d(widths[0] + 5, 16, 3, padding=1)
         self.out = nn.Conv2d(16, 1, 3, padding=1)
 
@@ -74,7 +75,7 @@ class DepthNet(nn.Module):
         x = self.middle(x)
         for up, skip in zip(self.decoder, reversed(skips), strict=True):
             x = up(x, skip)
-        x = F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
+        x = F.interpolate(F.silu(self.norm(x)), size=(height, width), mode="bilinear", align_corners=False)
         return self.out(F.silu(self.refine(torch.cat([x, full], dim=1))))[:, 0]
 
     @torch.no_grad()
@@ -91,6 +92,8 @@ class _Residual(nn.Module):
         self.norm = nn.GroupNorm(8, width)
         self.first = nn.Conv2d(width, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
+        # Blocks start as the identity: without it the first steps can saturate every activation behind them.
+        nn.init.zeros_(self.second.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(F.silu(self.first(self.norm(x))))
