@@ -222,7 +222,6 @@ def test_filled_values_lie_within_the_range_of_the_known(height: int, width: int
         assert_fill_within_range(height, width, masks)
 
 
-@pytest.mark.xfail(strict=True, reason="recursion stops at one row or column and leaves its holes at 0")
 @pytest.mark.parametrize(("height", "width"), [(2, 16), (32, 8), (11, 20), (1, 7)])
 def test_filled_values_lie_within_the_range_of_the_known_in_oblong_images(height: int, width: int):
     corner = torch.zeros(1, height, width)

@@ -6,7 +6,7 @@ buffers (GEN3C has two); pixels on depth edges are dropped, since they would sme
 Source: ``Cache3D_Buffer`` and ``forward_warp`` of GEN3C; golden ``forward_warp``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -190,6 +190,11 @@ def _bilinear_scatter(
     return crop(total), crop(splatted)
 
 
+def move_cache(cache: DepthCache, transform: Float[Tensor, "4 4"]) -> DepthCache:
+    """The cache with its points moved rigidly, for example into another camera's frame."""
+    return replace(cache, points=cache.points @ transform[:3, :3].mT + transform[:3, 3])
+
+
 def fill_holes(
     values: Float[Tensor, "batch channel height width"], masks: Float[Tensor, "batch height width"]
 ) -> Float[Tensor, "batch channel height width"]:
@@ -198,7 +203,7 @@ def fill_holes(
     Used for the base depth that ``mini``'s student corrects; a batch entry with an empty mask becomes 0.
     """
     height, width = values.shape[-2:]
-    if min(height, width) == 1:
+    if max(height, width) == 1:
         return values
     weight = masks[:, None]
     coarse_weight = F.avg_pool2d(weight, 2, ceil_mode=True)

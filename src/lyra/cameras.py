@@ -28,7 +28,7 @@ class Cameras:
     """Image width in pixels."""
 
     def __post_init__(self) -> None:
-        if self.camera_to_world.dtype in (torch.float16, torch.bfloat16):
+        if {self.camera_to_world.dtype, self.intrinsics.dtype} & {torch.float16, torch.bfloat16}:
             raise TypeError("cameras are geometry: keep them in float32 or float64")
 
     def __len__(self) -> int:

@@ -41,7 +41,7 @@ class DepthNetConfig:
     width: int = 32
     """Channels at half resolution; they double with every level."""
     levels: int = 4
-    max_width: int = 192
+    max_width: int = 128
 
 
 class DepthNet(nn.Module):
@@ -61,7 +61,10 @@ class DepthNet(nn.Module):
         self.out = nn.Conv2d(16, 1, 3, padding=1)
 
     def forward(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch height width"]:
-        """Log depth up to a constant of the view, for images in [0, 1] of any size of at least 16 pixels."""
+        """Log depth up to a constant of the view, for images in [0, 1] of any size."""
+        original = image.shape[-2:]
+        step = 2 ** (self.config.levels + 1)
+        image = F.pad(image, (0, -original[1] % step, 0, -original[0] % step), mode="replicate")
         height, width = image.shape[-2:]
         rows = torch.linspace(-1, 1, height, device=image.device, dtype=image.dtype)
         columns = torch.linspace(-1, 1, width, device=image.device, dtype=image.dtype)
@@ -76,7 +79,8 @@ class DepthNet(nn.Module):
         for up, skip in zip(self.decoder, reversed(skips), strict=True):
             x = up(x, skip)
         x = F.interpolate(F.silu(self.norm(x)), size=(height, width), mode="bilinear", align_corners=False)
-        return self.out(F.silu(self.refine(torch.cat([x, full], dim=1))))[:, 0]
+        log_depth = self.out(F.silu(self.refine(torch.cat([x, full], dim=1))))[:, 0]
+        return log_depth[:, : original[0], : original[1]]
 
     @torch.no_grad()
     def predict(self, image: Float[Tensor, "3 height width"]) -> DepthPrediction:

@@ -190,7 +190,8 @@ class GaussianDecoder(nn.Module):
             tokens = tokens + repeat(self._embed_times(inputs), "b n d -> (b v) n d", v=views)
         if self.config.geometry == "cache":
             tokens = tokens + self._embed_base(inputs)
-        return rearrange(tokens, "(b v) n d -> b (v n) d", b=batch)
+        # The residual stream keeps the parameters' precision, also under autocast.
+        return rearrange(tokens, "(b v) n d -> b (v n) d", b=batch).to(self.norm.weight.dtype)
 
     def _embed_times(self, inputs: StudentInputs) -> Tensor:
         if inputs.times is None:

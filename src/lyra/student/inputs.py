@@ -8,8 +8,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra.cache import DepthCache, fill_holes, render_cache
-from lyra.cameras import Cameras, pixel_rays, plucker_map, z_depth_factor
+from lyra.cache import DepthCache, fill_holes, move_cache, render_cache
+from lyra.cameras import Cameras, invert_rigid, pixel_rays, plucker_map, z_depth_factor
 from lyra.clips import Clip
 from lyra.student.decoder import BaseSurface, DecoderConfig, StudentInputs
 from lyra.tokenizer import LatentSpec, Tokenizer
@@ -37,7 +37,10 @@ def splat_frame_indices(frames: int, spec: LatentSpec, config: DecoderConfig) ->
 
 def splat_stride(spec: LatentSpec, config: DecoderConfig) -> int:
     """Pixels of one Gaussian's side."""
-    return spec.spatial * config.token_patch // config.splats_per_token
+    side = spec.spatial * config.token_patch
+    if side % config.splats_per_token:
+        raise ValueError(f"{config.splats_per_token} Gaussians do not divide a token's {side} pixels")
+    return side // config.splats_per_token
 
 
 @torch.no_grad()
@@ -52,7 +55,7 @@ def prepare_student_inputs(
         clips: One a trajectory, all of one length.
         tokenizer: The teacher's.
         config: The decoder's.
-        cache: The scene's depth cache; needed by decoders of "cache" geometry.
+        cache: The scene's depth cache, in the cameras' world; needed by decoders of "cache" geometry.
 
     Raises:
         ValueError: the decoder wants a cache and there is none.
@@ -68,6 +71,7 @@ def prepare_student_inputs(
     if config.geometry == "cache":
         if cache is None:
             raise ValueError("a decoder of cache geometry needs the scene's depth cache")
+        cache = move_cache(cache, invert_rigid(origin))
         base = _base_surface(latents, cameras, cache, tokenizer, frames, stride)
     return StudentInputs(
         latents=latents[None],

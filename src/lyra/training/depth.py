@@ -85,7 +85,7 @@ def augment(
     log_depth = torch.nn.functional.interpolate(log_depth[:, None, *window], size=(height, width), mode="nearest")[:, 0]
     image = image.clamp(1e-4, 1) ** draw(0.6, 1.6)
     image = (image - 0.5) * draw(0.6, 1.4) + 0.5 + draw(-0.15, 0.15) + draw(-0.08, 0.08, 3)
-    image = image + draw(0, 0.03) * torch.randn(image.shape, generator=generator)
+    image = image + draw(0.0, 0.03) * torch.randn(image.shape, generator=generator)
     return image.clamp(0, 1), log_depth
 
 

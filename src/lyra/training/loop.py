@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lyra.errors import LyraError
-from lyra.formats import load_tensors, save_image, save_tensors
+from lyra.formats import load_tensors, save_image, save_tensors, write_atomically
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
@@ -57,6 +57,7 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / CHECKPOINT).exists():
             self._restore()
+        self._trim_log()
 
     def save(self) -> None:
         """Writes weights, average and optimizer state in one file, atomically."""
@@ -70,8 +71,8 @@ class Run:
 
     def _restore(self) -> None:
         tensors = load_tensors(self.folder / CHECKPOINT)
-        expected = {key.removeprefix("model/") for key in tensors if key.startswith("model/")}
-        if expected != set(self.named):
+        shapes = {key.removeprefix("model/"): t.shape for key, t in tensors.items() if key.startswith("model/")}
+        if shapes != {name: parameter.shape for name, parameter in self.named.items()}:
             raise LyraError(
                 f"{self.folder / CHECKPOINT} is of another network: train into another folder, or delete it"
             )
@@ -87,14 +88,14 @@ class Run:
                 }
                 if state:
                     self.optimizer.state[parameter] = state
-        self._trim_log()
 
     def _trim_log(self) -> None:
-        # Steps after the checkpoint are run again; their old lines go.
+        # Steps after the checkpoint are run again; their old lines go, a line that a kill cut short among them.
         log = self.folder / LOG
         if log.exists():
-            lines = [line for line in log.read_text().splitlines() if json.loads(line)["step"] < self.step]
-            log.write_text("".join(f"{line}\n" for line in lines))
+            kept = log.read_text().splitlines()[: self.step]
+            with write_atomically(log) as path:
+                path.write_text("".join(f"{line}\n" for line in kept))
 
     def advance(self, loss: Tensor) -> float:
         """One optimizer step; returns the gradient's norm before clipping."""
