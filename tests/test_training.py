@@ -286,8 +286,6 @@ def test_the_denoiser_trains(workspace: Workspace):
     assert_trained(workspace, "denoiser", before, workspace.load_model().transformer.state_dict())
 
 
-# Under autocast a bfloat16 stream meets float32 weights in nn.RMSNorm, which then takes its slow path.
-@pytest.mark.filterwarnings("ignore:Mismatch dtype")
 def test_the_decoder_trains(workspace: Workspace, clips: list[Path]):
     before = workspace.load_model().decoder.state_dict()
     train_decoder(workspace, TWO, DecoderObjective(targets=2))
