@@ -6,6 +6,8 @@ rendering = scene.render(cameras)
 """
 
 import os
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 # torch's OpenMP threads otherwise spin while they wait, which on shared cores makes small operations 100 times slower.
 # It is read when torch is first imported, hence here.
@@ -14,8 +16,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from lyra.cameras import Cameras
 from lyra.errors import LyraError
 from lyra.gaussians import Gaussians
-from lyra.model import Model, load
 from lyra.rendering import Rendering, render
 from lyra.scene import Scene
 
-__all__ = ["Cameras", "Gaussians", "LyraError", "Model", "Rendering", "Scene", "load", "render"]
+if TYPE_CHECKING:
+    from lyra.model import Model
+
+__all__ = ["Cameras", "Gaussians", "LyraError", "Rendering", "Scene", "load", "render"]
+
+
+def load(name: str | Path) -> "Model":
+    """Loads a bundled model by name ("mini", "smoke") or any model by its folder; see :func:`lyra.model.load`."""
+    # Late: diffusers takes seconds to import, which cameras, Gaussians and rendering do not need.
+    from lyra.model import load as load_model
+
+    return load_model(name)
