@@ -31,7 +31,7 @@ clean:
 	rm -rf .venv
 
 .venv/bin/python:
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 .venv/scene.done: .venv/bin/python pyproject.toml constraints.txt
 	$(call INSTALL,-c constraints.txt -e ".[all]")

@@ -1,6 +1,6 @@
 """A row of pictures of a scene folder: the input at the model's size, three new views, depth.
 
-    python recipes/contact_sheet.py scenes/room docs/images/room.png
+python recipes/contact_sheet.py scenes/room docs/images/room.png
 """
 
 from pathlib import Path

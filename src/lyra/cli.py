@@ -135,7 +135,7 @@ def train(
     part: Positional[Literal["tokenizer", "depth", "denoiser", "decoder"]],
     /,
     *,
-    run: Path = Path("runs/mini"),
+    run: Path | None = None,
     size: Literal["mini", "smoke"] = "mini",
     leg: Annotated[TrainingRun, arg(name="")] = TrainingRun(),
     worlds: int = 400,
@@ -144,7 +144,7 @@ def train(
 
     Args:
         part: In the order tokenizer, depth, denoiser, (lyra synthesize), decoder.
-        run: Workspace folder: model, data and one run folder a part.
+        run: Workspace folder: model, data and one run folder a part; runs/SIZE when left out.
         size: Which recipe.
         leg: Length.
         worlds: How many procedural worlds to learn from.
@@ -152,7 +152,7 @@ def train(
     from lyra.recipe import MINI, SMOKE
     from lyra.training import parts
 
-    workspace = parts.Workspace(run, MINI if size == "mini" else SMOKE, worlds)
+    workspace = parts.Workspace(run or Path("runs") / size, MINI if size == "mini" else SMOKE, worlds)
     given = {name: value for name, value in vars(leg).items() if value is not None}
     match part:
         case "tokenizer":
@@ -168,7 +168,7 @@ def train(
 @app.command
 def synthesize(
     *,
-    run: Path = Path("runs/mini"),
+    run: Path | None = None,
     size: Literal["mini", "smoke"] = "mini",
     worlds: int = 400,
     scenes: int = 120,
@@ -176,7 +176,7 @@ def synthesize(
     """Lets the teacher imagine clips of single images, for training the decoder.
 
     Args:
-        run: Workspace folder.
+        run: Workspace folder; runs/SIZE when left out.
         size: Which recipe.
         worlds: How many procedural worlds the workspace has.
         scenes: How many images.
@@ -184,7 +184,9 @@ def synthesize(
     from lyra.recipe import MINI, SMOKE
     from lyra.training import parts
 
-    parts.synthesize_clips(parts.Workspace(run, MINI if size == "mini" else SMOKE, worlds, scenes))
+    parts.synthesize_clips(
+        parts.Workspace(run or Path("runs") / size, MINI if size == "mini" else SMOKE, worlds, scenes)
+    )
 
 
 @app.command
@@ -206,14 +208,17 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app.cli(prog="lyra", args=arguments, description=DESCRIPTION)
-    except (LyraError, OSError, MemoryError) as error:
+    except (LyraError, OSError, MemoryError, RuntimeError) as error:
+        # torch has no class of its own for a failed allocation on the CPU.
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
         if debug:
             traceback.print_exc()
         text = " ".join(str(error).split()) or type(error).__name__
         print(f"lyra: {text}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("lyra: interrupted; go on with --resume", file=sys.stderr)
+        print("lyra: interrupted; what was finished is kept", file=sys.stderr)
         sys.exit(130)
 
 

@@ -49,7 +49,7 @@ def examine() -> list[Finding]:
         findings.append(Finding(True, f"CUDA GPU: {torch.cuda.get_device_name()}"))
     else:
         findings.append(Finding(True, "no CUDA GPU: everything runs on the CPU"))
-    findings += [_model(path.parent.name) for path in sorted(BUNDLED.glob("*/lyra.json"))]
+    findings += [_model(name) for name in sorted({"mini", *(p.parent.name for p in BUNDLED.glob("*/lyra.json"))})]
     return findings
 
 

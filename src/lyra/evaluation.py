@@ -57,12 +57,14 @@ def evaluate_scene(folder: Path) -> dict[str, float | None]:
         ``coverage``: share of pixels with alpha above 0.5 over all frames of the trajectories.
         ``visible_psnr``: over all frames, against the photo's own pixels warped by the predicted depth, where
         those land, dB; None where none do.
-        ``seconds``, ``peak_memory_mb``: of the generation, as recorded.
+        ``seconds``, ``peak_memory_mb``: of the generation, as recorded; of its last leg after a resume.
 
     Raises:
         LyraError: the folder holds no finished scene.
     """
     scene = Scene.load(folder)
+    if not {"model", "timings", "peak_memory_mb"} <= scene.provenance.keys():
+        raise LyraError(f"{folder}/scene.json is not of generate: generate the scene again")
     paths = sorted((folder / "clips").glob("*/clip.safetensors"))
     if not paths or not (folder / "clips/input.safetensors").is_file():
         raise LyraError(f"{folder} has no clips to evaluate against: give a folder that generate wrote")

@@ -7,6 +7,7 @@ and holds a checksum of every other file::
 """
 
 import json
+import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,19 +98,31 @@ def load(name: str | Path) -> Model:
             config=config,
             tokenizer=_load_tokenizer(folder / "vae"),
             transformer=CosmosTransformer3DModel.from_pretrained(
-                folder / "transformer", torch_dtype=torch.float32, local_files_only=True
+                folder / "transformer", torch_dtype=torch.float32, local_files_only=True, use_safetensors=True
             ).eval(),
             scheduler=scheduler,
             text={key: value.float() for key, value in load_tensors(folder / "text/embeddings.safetensors").items()},
             depth=load_module(DepthNet, DepthNetConfig, folder / "depth"),
             decoder=load_module(GaussianDecoder, DecoderConfig, folder / "decoder"),
         )
-    except (OSError, RuntimeError, KeyError, TypeError, json.JSONDecodeError) as error:
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise LyraError(f"model folder {folder} cannot be loaded: {' '.join(str(error).split())[:200]}") from error
 
 
 def save(model: Model, folder: Path) -> None:
-    """Writes a model's folder, weights in half precision, and the checksums of what was written."""
+    """Writes a model's folder, weights in half precision, with the checksums of what was written, all or nothing."""
+    new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    _write_parts(model, new)
+    # A kill between the two renames leaves both whole folders, the old one under its hidden name.
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_parts(model: Model, folder: Path) -> None:
     model.transformer.half().save_pretrained(folder / "transformer")
     model.transformer.float()
     _forget_origin(folder / "transformer/config.json")
@@ -201,7 +214,9 @@ def _load_tokenizer(folder: Path) -> LinearTokenizer | CosmosTokenizer:
         linear = LinearTokenizer(**content)
         linear.load_state_dict(load_tensors(folder / "model.safetensors"))
         return linear.eval()
-    vae = AutoencoderKLCosmos.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+    vae = AutoencoderKLCosmos.from_pretrained(
+        folder, torch_dtype=torch.float32, local_files_only=True, use_safetensors=True
+    )
     statistics = load_tensors(folder / "statistics.safetensors")
     cosmos = CosmosTokenizer(vae.eval(), latent_frames=statistics["mean"].shape[1])
     cosmos.statistics.load_state_dict(statistics)

@@ -37,7 +37,7 @@ from lyra.viewer import write_viewer
 
 DEFAULT_FOV = 55.0
 VIDEO_SIZE = 512
-"""Longer side of the fly-through in pixels, at least."""
+"""The fly-through is enlarged by the largest whole factor that keeps its longer side within this many pixels."""
 VIDEO_FRAMES = 72
 VIDEO_FPS = 24
 
@@ -62,8 +62,9 @@ class GenerateOptions:
             raise LyraError("a trajectory is named twice")
         if self.fov is not None and not 5 < self.fov < 150:
             raise LyraError(f"a field of view of {self.fov} degrees is not possible: give 5 to 150")
-        if not 0 < self.movement <= 3:
-            raise LyraError(f"a movement factor of {self.movement} is not possible: give more than 0, at most 3")
+        # Beyond 2.5 times its range, zoom_in passes the point that it looks at.
+        if not 0 < self.movement <= 2.5:
+            raise LyraError(f"a movement factor of {self.movement} is not possible: give more than 0, at most 2.5")
 
 
 @dataclass
@@ -74,7 +75,7 @@ class Timings:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Times a stage and shows its name."""
+        """Times a stage; a stage that is entered again adds to its time."""
         began = time.monotonic()
         yield
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - began, 3)
@@ -97,6 +98,8 @@ def generate(model: Model, photo_path: Path, out: Path, options: GenerateOptions
     check_memory(model)
     photo = load_photo(photo_path, teacher.height, teacher.width)
     prepare_folder(out, run_identity(model, photo, options), options.resume)
+    needed, free = needed_memory_mb(model) / 1024, psutil.virtual_memory().available / 2**30
+    print(f"needs about {needed:.1f} GB of memory; {free:.1f} GB are free", file=sys.stderr)
 
     with timings.stage("depth"):
         intrinsics, fov = estimate_view(model, photo, options.fov, out / "clips/input.safetensors")
@@ -149,13 +152,12 @@ def needed_memory_mb(model: Model) -> int:
 
 
 def check_memory(model: Model) -> None:
-    """Prints what a run needs and what there is.
+    """Compares what a run needs with what there is.
 
     Raises:
         LyraError: there is less than needed.
     """
     needed, free = needed_memory_mb(model), psutil.virtual_memory().available // 2**20
-    tqdm.write(f"needs about {needed / 1024:.1f} GB of memory; {free / 1024:.1f} GB are free", file=sys.stderr)
     if free < needed:
         raise LyraError(
             f"not enough memory: about {needed} MB needed, {free} MB free; close other programs or use a smaller model"
@@ -188,16 +190,25 @@ def prepare_folder(out: Path, identity: dict[str, Any], resume: bool) -> None:
     marker = out / "clips/run.json"
     if out.exists() and not out.is_dir():
         raise LyraError(f"{out} is a file: give a folder for the scene")
-    if out.is_dir() and any(out.iterdir()):
+    for leftover in out.rglob(".*.part"):  # of a process that was killed while it wrote
+        leftover.unlink(missing_ok=True)
+    if any(path.is_file() for path in out.rglob("*")):
         if not resume:
             raise LyraError(f"{out} is not empty: give another folder, or --resume to go on with the run in it")
         if not marker.is_file():
             raise LyraError(f"{out} holds no run to resume: give another folder")
-        if json.loads(marker.read_text()) != identity:
+        if _read_json(marker) != identity:
             raise LyraError(f"{out} holds a run with another input, model, seed or options: give another folder")
         return
     with write_atomically(marker) as path:
         path.write_text(json.dumps(identity, indent=2) + "\n")
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise LyraError(f"{path} is damaged: give another folder") from error
 
 
 def estimate_view(
@@ -260,4 +271,5 @@ def write_fly_through(scene: Scene, path: Path, movement: float = 0.3) -> None:
 
 def peak_memory_mb() -> int:
     """Largest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak // (2**20 if sys.platform == "darwin" else 2**10)

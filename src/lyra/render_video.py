@@ -41,7 +41,12 @@ def render_video(scene_path: Path, out: Path, cameras: str, frames: int, size: i
     Raises:
         LyraError: the scene, the cameras or the output will not do.
     """
+    if frames < 2 or not 16 <= size <= 4096:
+        raise LyraError("a video needs at least 2 frames and a size of 16 to 4096 pixels")
     scene = Scene.load(scene_path)
     path = choose_cameras(scene, cameras, frames, size)
-    images = [scene.render(path[i : i + 1]).color[0] for i in tqdm(range(len(path)), unit="frame")]
+    images = [
+        scene.render(path[i : i + 1]).color[0]
+        for i in tqdm(range(len(path)), desc="render", unit="frame", mininterval=0.5)
+    ]
     save_video(torch.stack(images).clamp(0, 1), out, fps=fps)

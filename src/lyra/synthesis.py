@@ -3,8 +3,9 @@
 Nothing but the image enters: depth is predicted, and no other view of the scene is ever seen.
 """
 
+import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -12,11 +13,12 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from lyra.cache import DepthCache, EdgeFilter, build_cache
+from lyra.cache import DepthCache, EdgeFilter, WarpSettings, build_cache
 from lyra.cameras import Cameras, intrinsics_from_fov
 from lyra.clips import Clip
 from lyra.depth import scene_depth
-from lyra.formats import load_tensors, save_tensors
+from lyra.errors import LyraError
+from lyra.formats import load_tensors, save_tensors, write_atomically
 from lyra.model import Model
 from lyra.teacher import TeacherRequest
 from lyra.trajectories import TRAJECTORY_NAMES, TrajectoryName, draw_distance, trajectory_cameras
@@ -42,9 +44,10 @@ def input_cache(
     depth: Float[Tensor, "height width"],
     camera: Cameras,
     edges: EdgeFilter,
+    warp: WarpSettings | None = None,
 ) -> DepthCache:
     """The cache of one input view; ``image`` in [0, 1], one camera."""
-    return build_cache(image[None] * 2 - 1, depth[None], camera, edges)
+    return build_cache(image[None] * 2 - 1, depth[None], camera, edges, warp)
 
 
 def imagine_clip(
@@ -70,7 +73,7 @@ def imagine_clip(
     teacher = model.config.teacher
     distance = draw_distance(name, seed, movement)
     cameras = trajectory_cameras(name, distance, teacher.frames, intrinsics, *image.shape[1:])
-    cache = input_cache(image, depth, cameras[:1], teacher.edges)
+    cache = input_cache(image, depth, cameras[:1], teacher.edges, teacher.warp)
     latents = model.teacher.imagine(TeacherRequest(image * 2 - 1, cache, cameras, seed, name))
     return Clip(latents, cameras)
 
@@ -84,7 +87,11 @@ def synthesize(
     """Imagines six clips for every (seed, image) that ``folder`` lacks; returns one path a scene.
 
     Each file is written whole or not at all, so a killed run goes on where it stopped.
+
+    Raises:
+        LyraError: ``folder`` holds clips of another teacher, tokenizer or depth network.
     """
+    _claim_folder(model, folder)
     paths = []
     for seed, image in tqdm(images, desc="synthesize"):
         path = folder / f"{seed:07d}.safetensors"
@@ -104,6 +111,19 @@ def synthesize(
         }
         save_tensors(tensors, path)
     return paths
+
+
+def _claim_folder(model: Model, folder: Path) -> None:
+    """Notes which weights the clips are made with, or compares with the note."""
+    parts = ("vae/", "transformer/", "depth/", "text/")
+    used = {name: value for name, value in model.config.checksums.items() if name.startswith(parts)}
+    identity = json.dumps({"checksums": used, "teacher": asdict(model.config.teacher)}, indent=2, sort_keys=True)
+    note = folder / "model.json"
+    if not note.exists():
+        with write_atomically(note) as path:
+            path.write_text(identity)
+    elif note.read_text() != identity:
+        raise LyraError(f"{folder} holds clips of other weights: delete it, or use another workspace")
 
 
 def load_scene_clips(path: Path) -> SyntheticScene:

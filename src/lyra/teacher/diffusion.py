@@ -9,7 +9,7 @@ from diffusers import EDMEulerScheduler
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lyra.cache import CacheViews, DepthCache, EdgeFilter, WarpSettings, render_cache
+from lyra.cache import PUBLISHED_WARP, CacheViews, DepthCache, EdgeFilter, WarpSettings, render_cache
 from lyra.cameras import Cameras
 from lyra.occlusion import mask_occluded
 from lyra.teacher.conditioning import Condition, condition_network, encode_buffers, encode_first_frame
@@ -45,6 +45,16 @@ class TeacherConfig:
         """Which pixels the cache drops."""
         return EdgeFilter(self.edge_window, self.edge_threshold)
 
+    @property
+    def warp(self) -> WarpSettings:
+        """How the cache is lifted and splatted."""
+        return PUBLISHED_WARP if self.published_warp else WarpSettings()
+
+    def view_cache(self, cache: DepthCache, cameras: Cameras) -> CacheViews:
+        """What the teacher is shown of a cache along a path, in training and in sampling alike."""
+        views = render_cache(cache, cameras, self.warp)
+        return mask_occluded(cache, views, cameras, self.warp) if self.foreground_masking else views
+
 
 @dataclass(frozen=True)
 class TeacherRequest:
@@ -53,6 +63,7 @@ class TeacherRequest:
     image: Float[Tensor, "3 height width"]
     """The input view in [-1, 1]; the clip's first frame."""
     cache: DepthCache
+    """Built with the teacher's edges and warp settings."""
     cameras: Cameras
     """One view a frame, the first at the input view."""
     seed: int
@@ -88,13 +99,6 @@ class DiffusionTeacher:
         self.negative_text = negative_text
         self.config = config
 
-    @property
-    def warp_settings(self) -> WarpSettings:
-        """How the cache is splatted for this teacher."""
-        if self.config.published_warp:
-            return WarpSettings(pixel_center=0.0, frames_per_normalization=2)
-        return WarpSettings()
-
     def condition(self, image: Float[Tensor, "3 height width"], views: CacheViews) -> Condition:
         """Conditioning of one clip from the input image (in [-1, 1]) and the cache's views of its path."""
         latent_frames = self.tokenizer.spec.latent_frames(len(views.images))
@@ -107,9 +111,7 @@ class DiffusionTeacher:
     @torch.no_grad()
     def imagine(self, request: TeacherRequest) -> Float[Tensor, "channel latent_time latent_height latent_width"]:
         """Normalized latents of the clip, in float32."""
-        views = render_cache(request.cache, request.cameras, self.warp_settings)
-        if self.config.foreground_masking:
-            views = mask_occluded(request.cache, views, request.cameras, self.warp_settings)
+        views = self.config.view_cache(request.cache, request.cameras)
         condition = self.condition(request.image, views)
         network = guide(
             condition_network(self.transformer, condition, self.config.fps),

@@ -7,7 +7,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lyra.cache import build_cache, render_cache
+from lyra.cache import build_cache
 from lyra.teacher import TeacherConfig
 from lyra.teacher.conditioning import Condition, condition_network, encode_buffers
 from lyra.teacher.sampling import SIGMA_DATA, precondition, sample_euler, schedule_sigmas
@@ -43,8 +43,8 @@ def encode_clips(clips: list[WorldClip], tokenizer: Tokenizer, teacher: TeacherC
     latents, buffers = [], []
     for clip in clips:
         signal = clip.signal()
-        cache = build_cache(signal[:, :, 0], clip.depth[:1], clip.cameras[:1], teacher.edges)
-        views = render_cache(cache, clip.cameras)
+        cache = build_cache(signal[:, :, 0], clip.depth[:1], clip.cameras[:1], teacher.edges, teacher.warp)
+        views = teacher.view_cache(cache, clip.cameras)
         latents.append(tokenizer.normalize(tokenizer.encode(signal)).half())
         buffers.append(encode_buffers(tokenizer, views, teacher.max_buffers).half())
     return EncodedClips(torch.cat(latents), torch.cat(buffers))

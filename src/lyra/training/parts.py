@@ -4,6 +4,7 @@ A workspace holds ``model/`` (the model as far as it is trained), ``worlds/`` an
 part. Parts are trained in this order: tokenizer, depth, denoiser, then ``lyra synthesize``, then decoder.
 """
 
+import fcntl
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,11 +53,18 @@ class Workspace:
         """The model as far as it is trained."""
         return self.folder / "model"
 
+    def __post_init__(self) -> None:
+        if self.worlds < 1 or self.scenes < 1:
+            raise LyraError("give at least one world and one scene")
+
     def load_model(self) -> Model:
         """The workspace's model; made with random weights when there is none yet."""
         if not (self.model_folder / "lyra.json").exists():
             save(create_model(self.recipe), self.model_folder)
-        return load(self.model_folder)
+        model = load(self.model_folder)
+        if model.config.name != self.recipe.name:
+            raise LyraError(f"{self.folder} holds a {model.config.name!r} model: give another folder with --run")
+        return replace(model, config=replace(model.config, teacher=self.recipe.teacher))
 
     def world_clips(self, worlds: int | None = None) -> list[WorldClip]:
         """Training clips, rendered on first use."""
@@ -75,28 +83,29 @@ class Workspace:
 
 
 def _update(workspace: Workspace, **parts) -> None:
-    # Loaded again, since another part may have finished in the meantime.
-    save(replace(workspace.load_model(), **parts), workspace.model_folder)
+    # Loaded again under a lock, since another part may be trained at the same time.
+    with (workspace.folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        save(replace(workspace.load_model(), **parts), workspace.model_folder)
 
 
 def train_tokenizer(workspace: Workspace, worlds: int = 48) -> None:
-    """Fits the linear tokenizer: world clips, and one part in eight of Plücker halves and masks.
-
-    Everything that will pass through it is part of what it is fitted to.
-    """
+    """Fits the linear tokenizer to world clips and, one signal in three, halves of Plücker maps."""
     model = workspace.load_model()
     if not isinstance(model.tokenizer, LinearTokenizer):
         raise LyraError("only the linear tokenizer is fitted here")
 
+    clips = workspace.world_clips(min(worlds, workspace.worlds))
+
     def signals() -> Iterator[Float[Tensor, "1 3 time height width"]]:
-        for index, clip in enumerate(workspace.world_clips(worlds)):
+        for index, clip in enumerate(clips):
             yield clip.signal()
             if index % 4 == 0:
                 maps = plucker_map(clip.cameras)
                 yield from (maps[:, half].movedim(0, 1)[None] for half in (slice(0, 3), slice(3, 6)))
 
     fit_linear_tokenizer(signals(), model.tokenizer)
-    latents = torch.cat([model.tokenizer.encode(clip.signal()) for clip in workspace.world_clips(worlds)])
+    latents = torch.cat([model.tokenizer.encode(clip.signal()) for clip in clips])
     model.tokenizer.statistics.mean.copy_(latents.mean((0, 3, 4)))
     model.tokenizer.statistics.std.copy_(latents.std((0, 3, 4)).clamp(min=1e-3))
     _update(workspace, tokenizer=model.tokenizer)

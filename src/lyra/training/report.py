@@ -14,9 +14,12 @@ def print_report(run: Path, rows: int) -> None:
         LyraError: the folder has no log.
     """
     log = run / LOG
+    if rows < 1:
+        raise LyraError(f"a table of {rows} rows is not possible: give at least 1")
     if not log.is_file():
         raise LyraError(f"{run} has no {LOG}: give the folder of one part's run")
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    # The last line of a live or killed run may be cut short.
+    lines = [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
     if not lines:
         raise LyraError(f"{log} is empty: the run has not finished a step")
     names = [name for name in lines[0] if name != "step"]
