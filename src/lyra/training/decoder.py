@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -28,6 +29,10 @@ class DecoderObjective:
     """Rendered frames a step, from any of the scene's trajectories."""
     late: float = 1.0
     """Frames are drawn with weight exp(late * position); 3 in the paper, whose clips are long."""
+    sizes: tuple[int, ...] = (1, 2, 4)
+    """How much larger than the clips the renderings are, drawn from these a step; they are averaged down before they
+    are compared. Trained at size 1 alone, Gaussians rely on the renderer's dilation of 0.3 pixels, and gaps open
+    between them in any larger picture."""
     weights: LossWeights = LossWeights()  # noqa: RUF009  (frozen)
     prune: bool = False
     """Render only the Gaussians that pruning keeps, as the paper's last stage does."""
@@ -114,10 +119,11 @@ def decoder_loss(
     )
     # A random background keeps the student from painting white where it should be opaque.
     background = torch.rand(3, generator=generator)
-    rendering = render(gaussians, cameras, background)
+    size = objective.sizes[int(torch.randint(len(objective.sizes), (), generator=generator))]
+    rendering = render(gaussians, cameras.resized(size * cameras.height, size * cameras.width), background)
     views = render_cache(scene.cache(data.edges), cameras)
-    color = (rendering.color - truth).square().mean()
-    depth = depth_loss(rendering.depth, views.depth[:, 0], views.masks[:, 0] > 0)
+    color = (F.avg_pool2d(rendering.color, size) - truth).square().mean()
+    depth = depth_loss(F.avg_pool2d(rendering.depth, size), views.depth[:, 0], views.masks[:, 0] > 0)
     weights = objective.weights
     loss = weights.color * color + weights.depth * depth + weights.opacity * opacity
     return loss, {
@@ -125,6 +131,7 @@ def decoder_loss(
         "depth": depth.item(),
         "opacity": opacity.item(),
         "alpha": rendering.alpha.mean().item(),
+        "size": float(size),
     }
 
 
