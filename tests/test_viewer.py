@@ -126,6 +126,22 @@ def test_the_page_from_disk(browser, tmp_path, shrink):
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("front", [0, 1])
+def test_the_nearer_splat_hides_the_farther_and_round_ones_show(browser, tmp_path, front):
+    means = torch.tensor([[0.0, 0.0, 1.5], [0.0, 0.0, 1.5]])
+    means[front, 2] = 1.0
+    colors = torch.tensor([[0.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
+    colors[front] = torch.tensor([1.0, 0.0, 0.0])
+    upright = torch.tensor([[1.0, 0.0, 0.0, 0.0]]).expand(2, 4)
+    pair = Gaussians(means, torch.full((2, 3), 0.2), upright, torch.full((2,), 0.999), colors)
+    camera = Cameras(torch.eye(4)[None], intrinsics_from_fov(55.0, 128, 128)[None], 128, 128)
+    write_viewer(pair, tmp_path / "index.html", camera)
+    pixels, _ = watch(browser, (tmp_path / "index.html").as_uri(), tmp_path / "shot.png")
+    red, green, _ = pixels[pixels.shape[0] // 2, pixels.shape[1] // 2][:3].tolist()
+    assert red > 10 * green
+
+
+@pytest.mark.browser
 def test_the_live_viewer(browser, tmp_path):
     camera = oblique_camera()
     with live_viewer(three_blobs(camera), camera, 0) as address:

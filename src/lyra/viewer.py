@@ -112,7 +112,10 @@ def _show(server: Any, gaussians: Gaussians, camera: Cameras) -> None:
     in_front = depths[depths > NEAR]
     center = float(np.median(in_front)) if len(in_front) else 1.0
     _place_camera(server, pose, camera, center, means)
-    _add_splats(server, gaussians, means)
+    # Far to near from the initial view: viser's sorting worker does not run in a page opened from disk (1.1.1), where
+    # splats are drawn in the order in which they are stored.
+    order = torch.from_numpy(np.argsort(-depths, kind="stable"))
+    _add_splats(server, gaussians.select(order.to(gaussians.means.device)), means[order])
     background = np.full((1, 1, 3), BACKGROUND, dtype=np.uint8)
     server.scene.set_background_image(background, format="png")
 
@@ -141,6 +144,11 @@ def _add_splats(server: Any, gaussians: Gaussians, means: torch.Tensor) -> None:
     sizes = gaussians.scales.detach().float().amax(dim=-1)
     unit = float(sizes.clamp(min=1e-6).log().median().exp()) if len(means) else 1.0
     spreads = covariances(gaussians.map(lambda t: t.detach().float())).cpu() / unit**2
+    # Viser's shader (1.1.1) normalises a zero vector where a splat's picture is an exact circle, and the splat
+    # vanishes: every splat is made longer by 0.2 % in a direction that no view is likely to lie along.
+    skew = torch.tensor([0.48, 0.64, 0.6])
+    size = spreads.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None]
+    spreads = spreads + 4e-3 * size * torch.outer(skew, skew)
     server.scene.add_gaussian_splats(
         "/splats",
         centers=(means / unit).numpy(),
