@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lyra.convert import (
+from lyra.convert.names import (
     DECODER_RULES,
     TRANSFORMER_IGNORED,
     TRANSFORMER_RULES,

@@ -24,7 +24,7 @@ from lyra.cache import (
     unproject,
 )
 from lyra.cameras import Cameras, invert_rigid, pixel_rays, plucker_map
-from lyra.convert import (
+from lyra.convert.names import (
     DECODER_RULES,
     DECODER_STATIC_IGNORED,
     TRANSFORMER_IGNORED,

@@ -6,7 +6,6 @@ Each finished clip is on disk before the next begins, so an interrupted run goes
 """
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from lyra.depth import scene_depth
 from lyra.errors import LyraError, MissingExtraError
 from lyra.formats import load_tensors, save_cameras, save_tensors, save_video, write_atomically
 from lyra.inputs import Photo, load_photo
+from lyra.memory import peak_memory_mb
 from lyra.model import Model
 from lyra.scene import Scene
 from lyra.student import decode_scene, prepare_student_inputs
@@ -267,9 +267,3 @@ def write_fly_through(scene: Scene, path: Path, movement: float = 0.3) -> None:
             for i in tqdm(range(len(cameras)), desc="fly-through", unit="frame", mininterval=0.5)
         ]
     save_video(torch.stack(frames).clamp(0, 1), path, fps=VIDEO_FPS)
-
-
-def peak_memory_mb() -> int:
-    """Largest resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // (2**20 if sys.platform == "darwin" else 2**10)

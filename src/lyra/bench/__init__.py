@@ -1,0 +1,1 @@
+"""What `lyra bench` measures: one module a subject; every row runs in a process of its own."""

@@ -1,0 +1,1 @@
+"""Published weights to our folders: names, checkpoints, and one module a network."""
