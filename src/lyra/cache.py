@@ -196,18 +196,34 @@ def move_cache(cache: DepthCache, transform: Float[Tensor, "4 4"]) -> DepthCache
 
 
 def fill_holes(
-    values: Float[Tensor, "batch channel height width"], masks: Float[Tensor, "batch height width"]
+    values: Float[Tensor, "batch channel height width"],
+    masks: Float[Tensor, "batch height width"],
+    weights: Float[Tensor, "batch height width"] | None = None,
 ) -> Float[Tensor, "batch channel height width"]:
     """Fills what a mask leaves open from coarser and coarser averages of what it covers.
 
     Used for the base depth that ``mini``'s student corrects; a batch entry with an empty mask becomes 0.
+
+    Args:
+        values: What is filled.
+        masks: 1 where it is known, 0 in holes.
+        weights: How much each known value counts in the averages, positive; all the same when None.
     """
+    weights = masks if weights is None else weights * masks
+    return _fill(values, masks[:, None], weights[:, None])[0]
+
+
+def _fill(values: Tensor, masks: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Filled values, and the weights that filled cells have for coarser levels' sake."""
     height, width = values.shape[-2:]
     if max(height, width) == 1:
-        return values
-    weight = masks[:, None]
-    coarse_weight = F.avg_pool2d(weight, 2, ceil_mode=True)
-    coarse = F.avg_pool2d(values * weight, 2, ceil_mode=True) / coarse_weight.clamp(min=1e-8)
-    coarse = fill_holes(coarse, (coarse_weight[:, 0] > 0).to(values.dtype))
-    smooth = F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
-    return torch.where(weight > 0, values, smooth)
+        return values, weights
+    known, total, summed = (F.avg_pool2d(x, 2, ceil_mode=True) for x in (masks, weights, values * weights))
+    coarse, coarse_weights = _fill(
+        summed / total.clamp(min=1e-12), (known > 0).to(masks.dtype), total / known.clamp(min=1e-8)
+    )
+    size = (height, width)
+    level = F.interpolate(coarse_weights, size=size, mode="bilinear", align_corners=False)
+    smooth = F.interpolate(coarse * coarse_weights, size=size, mode="bilinear", align_corners=False)
+    smooth = smooth / level.clamp(min=1e-12)
+    return torch.where(masks > 0, values, smooth), torch.where(masks > 0, weights, level)

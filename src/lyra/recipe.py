@@ -55,7 +55,7 @@ MINI = Recipe(
         edge_threshold=0.15,
         foreground_masking=False,
     ),
-    latent=LatentSpec(channels=16, temporal=4, spatial=4),
+    latent=LatentSpec(channels=24, temporal=4, spatial=4),
     transformer=TransformerSize(heads=6, head_channels=64, layers=4, patch=4, adaln=64, max_size=(8, 64, 64)),
     depth=DepthNetConfig(),
     decoder=DecoderConfig(
@@ -64,6 +64,7 @@ MINI = Recipe(
         attention_every=8,
         heads=4,
         state=64,
+        latent_channels=24,
         token_patch=4,
         splats_per_token=8,
         splat_frames=1,
@@ -83,7 +84,7 @@ SMOKE = Recipe(
     ),
     latent=LatentSpec(channels=16, temporal=4, spatial=4),
     transformer=TransformerSize(heads=2, head_channels=24, layers=2, patch=2, adaln=8, max_size=(4, 16, 16)),
-    depth=DepthNetConfig(width=8, levels=2, max_width=16),
+    depth=DepthNetConfig(size=32, multiplier=0.25, width=8, max_width=16),
     decoder=replace(MINI.decoder, width=32, depth=2, attention_every=2, heads=2, state=16, token_patch=2),
 )
 """For tests: random weights, seconds."""

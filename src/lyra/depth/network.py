@@ -1,4 +1,4 @@
-"""The small depth network of ``mini``."""
+"""The small depth network of ``mini``: an ImageNet encoder, and a decoder that knows where in the picture it is."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -8,63 +8,94 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lyra.depth.encoder import ImageEncoder
 from lyra.depth.prediction import DepthPrediction
+
+STRIDE = 32
 
 
 @dataclass(frozen=True)
 class DepthNetConfig:
     """Size of the depth network."""
 
+    size: int = 224
+    """Images are brought to this shorter side, a multiple of 32."""
+    multiplier: float = 1.0
+    """Of the encoder's channels; ImageNet weights fit 1.0 alone."""
     width: int = 32
-    """Channels at half resolution; they double with every level."""
-    levels: int = 4
+    """Channels at half resolution; they double with every level up to ``max_width``."""
     max_width: int = 128
+
+    def __post_init__(self) -> None:
+        if self.size % STRIDE:
+            raise ValueError(f"size must be a multiple of {STRIDE}, got {self.size}")
 
 
 class DepthNet(nn.Module):
-    """A U-Net that predicts log depth relative to the view's median; image rows are an input, for the ground."""
+    """Log depth relative to the view's median, and the sky; rows and columns are an input, for the ground."""
 
     def __init__(self, config: DepthNetConfig):
         super().__init__()
         self.config = config
-        widths = [min(config.width * 2**i, config.max_width) for i in range(config.levels + 1)]
-        self.stem = nn.Conv2d(5, widths[0], 4, 2, 1)
-        pairs = list(pairwise(widths))
-        self.encoder = nn.ModuleList(_Down(a, b) for a, b in pairs)
+        self.encoder = ImageEncoder(config.multiplier)
+        widths = [min(config.width * 2**level, config.max_width) for level in range(len(self.encoder.widths))]
+        self.laterals = nn.ModuleList(
+            nn.Conv2d(channels + 2, width, 1) for channels, width in zip(self.encoder.widths, widths, strict=True)
+        )
         self.middle = nn.Sequential(_Residual(widths[-1]), _GlobalMix(widths[-1]), _Residual(widths[-1]))
-        self.decoder = nn.ModuleList(_Up(b, a) for a, b in reversed(pairs))
+        self.narrow = nn.ModuleList(
+            nn.Conv2d(wide, width, 3, padding=1) for width, wide in pairwise(widths)
+        )
+        self.join = nn.ModuleList(_Residual(width) for width in widths[:-1])
         self.norm = nn.GroupNorm(8, widths[0])
-        self.refine = nn.Conv2d(widths[0] + 5, 16, 3, padding=1)
-        self.out = nn.Conv2d(16, 1, 3, padding=1)
+        self.refine = nn.Conv2d(widths[0] + 3, 16, 3, padding=1)
+        self.out = nn.Conv2d(16, 2, 3, padding=1)
 
-    def forward(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch height width"]:
-        """Log depth up to a constant of the view, for images in [0, 1] of any size."""
-        original = image.shape[-2:]
-        step = 2 ** (self.config.levels + 1)
-        image = F.pad(image, (0, -original[1] % step, 0, -original[0] % step), mode="replicate")
-        height, width = image.shape[-2:]
-        rows = torch.linspace(-1, 1, height, device=image.device, dtype=image.dtype)
-        columns = torch.linspace(-1, 1, width, device=image.device, dtype=image.dtype)
-        position = torch.stack([rows[:, None].expand(-1, width), columns.expand(height, -1)])
-        full = torch.cat([image * 2 - 1, position.expand(len(image), -1, -1, -1)], dim=1)
-        x = self.stem(full)
-        skips = []
-        for down in self.encoder:
-            skip, x = down(x)
-            skips.append(skip)
-        x = self.middle(x)
-        for up, skip in zip(self.decoder, reversed(skips), strict=True):
-            x = up(x, skip)
-        x = F.interpolate(F.silu(self.norm(x)), size=(height, width), mode="bilinear", align_corners=False)
-        log_depth = self.out(F.silu(self.refine(torch.cat([x, full], dim=1))))[:, 0]
-        return log_depth[:, : original[0], : original[1]]
+    def forward(self, image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 2 height width"]:
+        """Log depth up to a constant of the view, and the logit of being sky.
+
+        Args:
+            image: In [0, 1], both sides multiples of 32.
+        """
+        features = self.encoder(image)
+        skips = [
+            lateral(torch.cat([feature, _position(feature)], dim=1))
+            for lateral, feature in zip(self.laterals, features, strict=True)
+        ]
+        x = self.middle(skips[-1])
+        for level in reversed(range(len(self.join))):
+            x = _resize(self.narrow[level](x), skips[level].shape[-2:]) + skips[level]
+            x = self.join[level](x)
+        x = _resize(F.silu(self.norm(x)), image.shape[-2:])
+        return self.out(F.silu(self.refine(torch.cat([x, image], dim=1))))
 
     @torch.no_grad()
     def predict(self, image: Float[Tensor, "3 height width"]) -> DepthPrediction:
-        """Depth with median 1; every pixel is valid, since the network knows no sky."""
-        log_depth = self(image[None])[0].float()
-        depth = (log_depth - log_depth.median()).clamp(-4, 4).exp()
-        return DepthPrediction(depth, torch.ones_like(depth, dtype=torch.bool), None, False)
+        """Depth whose median outside the sky is 1, of an image of any size.
+
+        Where all is taken for sky, all is taken for a surface instead.
+        """
+        height, width = image.shape[1:]
+        scale = self.config.size / min(height, width)
+        size = [max(STRIDE, round(side * scale / STRIDE) * STRIDE) for side in (height, width)]
+        small = F.interpolate(image[None], size=size, mode="bicubic", align_corners=False, antialias=True)
+        output = _resize(self(small.clamp(0, 1)).float(), (height, width))[0]
+        valid = output[1] < 0
+        if not bool(valid.any()):
+            valid = torch.ones_like(valid)
+        depth = (output[0] - output[0][valid].median()).clamp(-4, 4).exp()
+        return DepthPrediction(depth, valid, None, False)
+
+
+def _resize(x: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def _position(x: Tensor) -> Tensor:
+    """Rows and columns of the grid, each from -1 to 1, as two channels."""
+    rows, columns = (torch.linspace(-1, 1, n, device=x.device, dtype=x.dtype) for n in x.shape[-2:])
+    grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
+    return grid.expand(len(x), -1, -1, -1)
 
 
 class _Residual(nn.Module):
@@ -78,29 +109,6 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(F.silu(self.first(self.norm(x))))
-
-
-class _Down(nn.Module):
-    def __init__(self, width: int, wider: int):
-        super().__init__()
-        self.residual = _Residual(width)
-        self.down = nn.Conv2d(width, wider, 4, 2, 1)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.residual(x)
-        return x, self.down(x)
-
-
-class _Up(nn.Module):
-    def __init__(self, width: int, narrower: int):
-        super().__init__()
-        self.narrow = nn.Conv2d(width, narrower, 3, padding=1)
-        self.join = nn.Conv2d(2 * narrower, narrower, 1)
-        self.residual = _Residual(narrower)
-
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        x = F.interpolate(self.narrow(x), size=skip.shape[-2:], mode="bilinear", align_corners=False)
-        return self.residual(self.join(torch.cat([x, skip], dim=1)))
 
 
 class _GlobalMix(nn.Module):

@@ -3,7 +3,7 @@
 Source: ``LatentRecon`` of Lyra (sections "3DGS decoder" of paper and fact sheet); golden ``lyra_decoder_static``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -46,6 +46,11 @@ class DecoderConfig:
     distance_shift: float = -1.65
     max_scale: float = 0.3
     opacity_shift: float = -2.0
+    base_scale: float = 0.3
+    """Of a "cache" decoder: standard deviation of an uncorrected Gaussian in its cell's footprints."""
+    novelty: float = 0.0
+    """Of a "cache" decoder: added to the opacity's logit of a Gaussian that shows what none before it shows, and taken
+    from the others'."""
     keep: float = 0.2
     """Share of the Gaussians that opacity pruning keeps."""
 
@@ -66,6 +71,24 @@ class BaseSurface:
     """1 where the cache has a point, 0 where the distance was filled in."""
     color: Float[Tensor, "batch view time height width 3"]
     """The tokenizer's decode of the teacher's latents."""
+
+    @property
+    def novel(self) -> Float[Tensor, "batch view time height width"]:
+        """1 where a Gaussian shows what the input view does not, and on the first view's first frame, which is it."""
+        novel = 1 - self.covered
+        novel[:, :, 0] = 0
+        novel[:, 0, 0] = 1
+        return novel
+
+    def sharpened(self, strength: Tensor) -> "BaseSurface":
+        """Colors with what a blur takes from them added ``strength`` times: a Gaussian is wider than its cell."""
+        flat = rearrange(self.color, "b v t h w c -> (b v t) c h w")
+        kernel = flat.new_tensor([0.25, 0.5, 0.25])
+        blurred = F.pad(flat, (1, 1, 1, 1), mode="replicate")
+        window = torch.outer(kernel, kernel).expand(3, 1, 3, 3)
+        detail = rearrange(flat - F.conv2d(blurred, window, groups=3), "(b v t) c h w -> b v t h w c",
+                           b=self.color.shape[0], v=self.color.shape[1])  # fmt: skip
+        return replace(self, color=self.color + strength * detail)
 
 
 @dataclass(frozen=True)
@@ -161,6 +184,7 @@ class GaussianDecoder(nn.Module):
             self.target_time_embed = PatchEmbed(c, width, patch, zero=True)
         if config.geometry == "cache":
             self.depth_embed = PatchEmbed(2, width, config.splats_per_token, zero=True)
+            self.sharpness = nn.Parameter(torch.zeros(()))
         self.blocks = nn.ModuleList(
             AttentionBlock(width, config.heads)
             if (index + 1) % config.attention_every == 0
@@ -207,6 +231,9 @@ class GaussianDecoder(nn.Module):
         maps = maps[:, :, :, :: self.config.splat_frames]
         return self.depth_embed(maps.flatten(0, 1))
 
+    def _sharpen(self, inputs: StudentInputs) -> StudentInputs:
+        return inputs if inputs.base is None else replace(inputs, base=inputs.base.sharpened(self.sharpness))
+
     def raw_gaussians(self, inputs: StudentInputs) -> Float[Tensor, "batch view time height width 12"]:
         """The head's output before activation, on the grid of the Gaussians."""
         batch, views, _, frames, height, width = inputs.latents.shape
@@ -226,7 +253,7 @@ class GaussianDecoder(nn.Module):
         raw = self.raw_gaussians(inputs)
         raw = raw.float() if raw.dtype in (torch.bfloat16, torch.float16) else raw
         if self.config.geometry == "cache":
-            gaussians = activate_cache(raw, inputs, self.config)
+            gaussians = activate_cache(raw, self._sharpen(inputs), self.config)
         else:
             gaussians = activate_ray(raw, inputs.ray_origins, inputs.ray_directions, self.config)
         return Gaussians(
@@ -271,8 +298,8 @@ def activate_cache(
 ) -> Gaussians:
     """The small student's activation: corrections of the base surface.
 
-    Distance is the base's times exp(x), between near and far; scale is 0.3 of the cell's footprint times exp(x), at
-    most 4 footprints; color is the base's plus x; zero raw channels are the base surface itself.
+    Distance is the base's times exp(x), between near and far; scale is a share of the cell's footprint times exp(x),
+    at most 4 footprints; color is the base's plus x; zero raw channels are the base surface itself.
     """
     base = inputs.base
     if base is None:
@@ -283,9 +310,9 @@ def activate_cache(
     upright = rotation.new_tensor([1.0, 0.0, 0.0, 0.0])
     return Gaussians(
         means=inputs.ray_origins + reach * inputs.ray_directions,
-        scales=footprint * (0.3 * scale.clamp(max=8).exp()).clamp(max=4),
+        scales=footprint * (config.base_scale * scale.clamp(max=8).exp()).clamp(max=4),
         quaternions=F.normalize(rotation + upright, dim=-1),
-        opacities=torch.sigmoid(opacity[..., 0] + config.opacity_shift),
+        opacities=torch.sigmoid(opacity[..., 0] + config.opacity_shift + config.novelty * (2 * base.novel - 1)),
         colors=(base.color + color).clamp(0, 1),
     )
 

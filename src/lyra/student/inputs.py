@@ -14,6 +14,9 @@ from lyra.clips import Clip
 from lyra.student.decoder import BaseSurface, DecoderConfig, StudentInputs
 from lyra.tokenizer import LatentSpec, Tokenizer
 
+FAR_BIAS = 4
+"""Power of the depth by which a known pixel counts where holes are filled."""
+
 
 def frame_times(frames: int) -> Float[Tensor, "time"]:
     """Times of a clip's frames in [0, 1]."""
@@ -102,8 +105,9 @@ def _base_surface(
         at_frames = view[frames]
         views = render_cache(cache, at_frames)
         depth, mask = views.depth[:, 0], views.masks[:, 0]
-        # Holes open behind what moves aside: they are filled in log depth, so that far neighbours count.
-        log_depth = fill_holes(depth.clamp(min=1e-3).log()[:, None] * mask[:, None], mask)[:, 0]
+        # Holes open behind what moves aside: they are filled from what is far of their surroundings.
+        depth = depth.clamp(min=1e-3)
+        log_depth = fill_holes(depth.log()[:, None] * mask[:, None], mask, depth**FAR_BIAS)[:, 0]
         distances.append(_shrink((log_depth.exp() * z_depth_factor(at_frames)).log(), stride).exp())
         covered.append(_shrink(mask, stride))
         video = tokenizer.decode(latent[None])[0] / 2 + 0.5

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from lyra.cameras import plucker_map
+from lyra.convert.imagenet import load_imagenet
 from lyra.errors import LyraError
 from lyra.model import Model, load, save
 from lyra.recipe import MINI, Recipe, create_model
@@ -27,8 +27,9 @@ from lyra.training.denoiser import (
     denoiser_loss,
     encode_clips,
 )
-from lyra.training.depth import DepthObjective, collect_frames, depth_loss, depth_strip
-from lyra.training.loop import LoopConfig, fit
+from lyra.training.depth import DepthObjective, depth_loss, depth_strip, prepare_frames
+from lyra.training.loop import CHECKPOINT, LoopConfig, fit
+from lyra.training.signals import tokenizer_signals
 from lyra.training.world_clips import FIRST_TRAINING_SEED, WorldClip, load_world_clips, prepare_world_clips
 
 DEPTH_LOOP = LoopConfig(learning_rate=1e-3, ema=0.998)
@@ -47,6 +48,8 @@ class Workspace:
     """Training worlds; each gives two clips."""
     scenes: int = 120
     """Single images that the teacher imagines clips of."""
+    views: int = 3000
+    """Single views of worlds that the depth network learns from."""
 
     @property
     def model_folder(self) -> Path:
@@ -89,22 +92,13 @@ def _update(workspace: Workspace, **parts) -> None:
         save(replace(workspace.load_model(), **parts), workspace.model_folder)
 
 
-def train_tokenizer(workspace: Workspace, worlds: int = 48) -> None:
-    """Fits the linear tokenizer to world clips and, one signal in three, halves of Plücker maps."""
+def train_tokenizer(workspace: Workspace, worlds: int = 100) -> None:
+    """Fits the linear tokenizer to clips of worlds and the maps that pass through it."""
     model = workspace.load_model()
     if not isinstance(model.tokenizer, LinearTokenizer):
         raise LyraError("only the linear tokenizer is fitted here")
-
     clips = workspace.world_clips(min(worlds, workspace.worlds))
-
-    def signals() -> Iterator[Float[Tensor, "1 3 time height width"]]:
-        for index, clip in enumerate(clips):
-            yield clip.signal()
-            if index % 4 == 0:
-                maps = plucker_map(clip.cameras)
-                yield from (maps[:, half].movedim(0, 1)[None] for half in (slice(0, 3), slice(3, 6)))
-
-    fit_linear_tokenizer(signals(), model.tokenizer)
+    fit_linear_tokenizer(tokenizer_signals(clips, workspace.recipe.teacher), model.tokenizer)
     latents = torch.cat([model.tokenizer.encode(clip.signal()) for clip in clips])
     model.tokenizer.statistics.mean.copy_(latents.mean((0, 3, 4)))
     model.tokenizer.statistics.std.copy_(latents.std((0, 3, 4)).clamp(min=1e-3))
@@ -114,9 +108,12 @@ def train_tokenizer(workspace: Workspace, worlds: int = 48) -> None:
 def train_depth(
     workspace: Workspace, loop: LoopConfig = DEPTH_LOOP, objective: DepthObjective = DEPTH_OBJECTIVE
 ) -> None:
-    """Trains the depth network on frames of worlds."""
+    """Trains the depth network on views of worlds, from ImageNet's encoder where the size is ImageNet's."""
     model = workspace.load_model()
-    frames = collect_frames(workspace.world_clips())
+    if model.depth.config.multiplier == 1.0 and not (workspace.folder / "depth" / CHECKPOINT).exists():
+        load_imagenet(model.depth.encoder)
+    seeds = range(FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + workspace.views)
+    frames = prepare_frames(workspace.folder / "views", seeds, round(8 / 7 * model.depth.config.size))
     fit(
         model.depth,
         lambda step: depth_loss(model.depth, frames, objective, step),
