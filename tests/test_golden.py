@@ -6,11 +6,13 @@ The folder is named by LYRA_GOLDEN (default: ``../shared/golden`` beside the che
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKLCosmos, CosmosTransformer3DModel, EDMEulerScheduler
+from diffusers import EDMEulerScheduler
+from published import save_torchscript
 from safetensors import safe_open
 
 from lyra.cache import (
@@ -24,20 +26,15 @@ from lyra.cache import (
     unproject,
 )
 from lyra.cameras import Cameras, invert_rigid, pixel_rays, plucker_map
-from lyra.convert.names import (
-    DECODER_RULES,
-    DECODER_STATIC_IGNORED,
-    TRANSFORMER_IGNORED,
-    TRANSFORMER_RULES,
-    load_strictly,
-    rename,
-    rename_tokenizer,
-)
+from lyra.convert.cosmos_tokenizer import convert_tokenizer
+from lyra.convert.decoder import convert_decoder
+from lyra.convert.gen3c import convert_teacher
 from lyra.formats import load_ply
 from lyra.gaussians import prune
 from lyra.losses import depth_loss
+from lyra.model import load
 from lyra.occlusion import edge_mesh_depth, mask_occluded
-from lyra.student.decoder import DecoderConfig, GaussianDecoder, StudentInputs, activate_ray
+from lyra.student.decoder import DecoderConfig, StudentInputs, activate_ray
 from lyra.student.inputs import encode_time, frame_times
 from lyra.teacher.conditioning import encode_buffers
 from lyra.teacher.sampling import guide, precondition, sample_euler, schedule_sigmas
@@ -157,10 +154,16 @@ def test_losses():
 
 
 @pytest.mark.parametrize("name", ["lyra_decoder_static", "lyra_decoder_dynamic"])
-def test_decoder(name: str):
+def test_decoder(name: str, tmp_path: Path):
     golden = Golden(name)
     c = golden.config
-    config = DecoderConfig(
+    path = tmp_path / f"{name.replace('_decoder', '')}.pt"
+    torch.save({"module": golden.weights(), "global_steps": 3}, path)
+    kind = "dynamic" if c["use_time_embedding"] else "static"
+    convert_decoder(path, tmp_path / "model", kind=kind, heads=c["heads"])
+    decoder = load(tmp_path / "model").decoder
+    # Sizes are inferred from the weights alone, geometry is the paper's.
+    assert decoder.config == DecoderConfig(
         width=c["dim"],
         depth=c["depth"],
         attention_every=c["index"],
@@ -176,9 +179,6 @@ def test_decoder(name: str):
         max_scale=c["gaussian_scale_cap"],
         distance_shift=c["pre_sigmoid_distance_shift"],
     )
-    decoder = GaussianDecoder(config)
-    ignored = r"^$" if c["use_time_embedding"] else DECODER_STATIC_IGNORED
-    load_strictly(decoder, rename(golden.weights(), DECODER_RULES, ignored))
     views = c["views"]
 
     def per_view(tensor: torch.Tensor) -> torch.Tensor:
@@ -214,26 +214,18 @@ def test_decoder(name: str):
     assert sum(same) >= keep - 2
 
 
-def test_transformer():
+def test_transformer(tmp_path: Path):
     golden = Golden("gen3c_dit")
     c = golden.config
-    channels = golden["weights.net.x_embedder.proj.1.weight"].shape[1] // c["patch_spatial"] ** 2
-    network = CosmosTransformer3DModel(
-        in_channels=channels,
-        out_channels=c["out_channels"],
-        num_attention_heads=c["num_heads"],
-        attention_head_dim=c["model_channels"] // c["num_heads"],
-        num_layers=c["num_blocks"],
-        mlp_ratio=c["mlp_ratio"],
-        text_embed_dim=c["crossattn_emb_channels"],
-        adaln_lora_dim=c["adaln_lora_dim"],
-        max_size=tuple(c["max"]),
-        patch_size=(c["patch_temporal"], c["patch_spatial"], c["patch_spatial"]),
-        rope_scale=(c["rope_t_extrapolation_ratio"], 1.0, 1.0),
-        concat_padding_mask=False,
-        extra_pos_embed_type="learnable",
-    ).eval()
-    load_strictly(network, rename(golden.weights(), TRANSFORMER_RULES, TRANSFORMER_IGNORED))
+    torch.save(golden.weights(), tmp_path / "model.pt")
+    convert_teacher(tmp_path / "model.pt", tmp_path / "model", precision="float32", shard_bytes=100_000)
+    assert len(list((tmp_path / "model/transformer").glob("*.safetensors"))) > 2
+    network = load(tmp_path / "model").transformer
+    config: Any = network.config
+    assert config.num_layers == c["num_blocks"]
+    assert config.in_channels == c["in_channels"] + 1  # the padding mask is one of our own layout
+    assert config.mlp_ratio == c["mlp_ratio"]
+    assert list(config.max_size) == c["max"]
     x = golden["input.x"]
     layout = torch.cat(
         [x, golden["input.condition_mask"], golden["input.pose_latent"], torch.zeros_like(x[:, :1])], dim=1
@@ -320,26 +312,15 @@ def test_condition_encoding(suffix: str):
     close(ours, golden["condition.pose_latent" + suffix], 1e-5)
 
 
-def test_tokenizer():
+def test_tokenizer(tmp_path: Path):
     golden = Golden("cosmos_vae")
     c = golden.config
-    widths = [c["channels"] * m for m in c["channels_mult"]]
-    vae = AutoencoderKLCosmos(
-        latent_channels=c["latent_channels"],
-        encoder_block_out_channels=(c["channels"], *widths),
-        decode_block_out_channels=(*widths, widths[-1]),
-        attention_resolutions=tuple(c["attn_resolutions"]),
-        resolution=c["resolution"],
-        num_layers=c["num_res_blocks"],
-        patch_size=c["patch_size"],
-        patch_type=c["patch_method"],
-        spatial_compression_ratio=c["spatial_compression"],
-        temporal_compression_ratio=c["temporal_compression"],
-    ).eval()
-    load_strictly(vae, rename_tokenizer(golden.weights(), len(widths)))
-    tokenizer = CosmosTokenizer(vae, latent_frames=golden["norm.mean"].shape[1])
-    tokenizer.statistics.mean.copy_(golden["norm.mean"])
-    tokenizer.statistics.std.copy_(golden["norm.std"])
+    save_torchscript(golden.weights(), tmp_path / "autoencoder.jit")
+    torch.save((golden["norm.mean"].flatten(), golden["norm.std"].flatten()), tmp_path / "mean_std.pt")
+    convert_tokenizer(tmp_path, tmp_path / "model")
+    tokenizer = load(tmp_path / "model").tokenizer
+    assert isinstance(tokenizer, CosmosTokenizer)
+    assert tokenizer.spec == LatentSpec(c["latent_channels"], c["temporal_compression"], c["spatial_compression"])
     with torch.no_grad():
         latent = tokenizer.encode(golden["input.video"])
         relatively_close(latent, golden["output.latent"], 1e-5)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -16,11 +17,15 @@ from PIL import Image
 from plyfile import PlyData
 
 import lyra
+from lyra.cameras import Cameras
+from lyra.clips import load_clip
 from lyra.errors import LyraError
-from lyra.formats import load_ply
-from lyra.pipeline import GenerateOptions, generate
+from lyra.formats import load_ply, save_cameras
+from lyra.memory import MemoryWish, Placement
+from lyra.pipeline import GenerateOptions, TextOptions, decode_clips, generate
 from lyra.scene import Scene
 from lyra.trajectories import TRAJECTORY_NAMES
+from lyra.views import InputViews
 
 RESULT = ("scene.ply", "scene.mp4", "index.html")
 
@@ -125,14 +130,16 @@ def test_resume_refuses_another_run(smoke, finished: Path, tmp_path: Path):
         generate(smoke, example, tmp_path / "out", GenerateOptions())
 
 
-def test_every_gaussian_lies_on_the_ray_of_a_pixel(smoke, finished: Path):
-    scene = Scene.load(finished)
-    pixels = smoke.config.teacher.height * smoke.config.teacher.width
-    assert len(scene.gaussians) >= 4 * pixels
-    # The first sixth belongs to trajectory "left", whose first frame is the input view: rays through the origin.
-    first = scene.gaussians.means[: pixels // 4]
-    directions = torch.nn.functional.normalize(first, dim=-1)
+def test_every_gaussian_lies_on_the_ray_of_a_pixel(smoke, finished: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(smoke.decoder, "config", replace(smoke.decoder.config, keep=1.0))
+    clips = [load_clip(finished / "clips" / name / "clip.safetensors") for name in TRAJECTORY_NAMES]
+    views = InputViews.load(finished / "clips/input.safetensors")
+    gaussians = decode_clips(smoke, clips, views, Placement())
+    # The first ones belong to trajectory "left", whose first frame is the input view: rays through the origin.
+    directions = torch.nn.functional.normalize(gaussians.means[:256], dim=-1)
     assert directions[:, 2].min() > 0.5
+    # Pruned, they are what the file holds.
+    assert len(load_ply(finished / "scene.ply").means) <= len(gaussians)
     assert load_ply(finished / "scene.ply").means.isfinite().all()
 
 
@@ -236,3 +243,131 @@ def test_a_missing_extra_is_said_before_work(smoke, tmp_path: Path, photo: Path,
     with pytest.raises(LyraError, match=r"lyra\[viewer\]"):
         generate(smoke, photo, tmp_path / "out", GenerateOptions())
     assert not (tmp_path / "out").exists()
+
+
+EXAMPLE = Path(__file__).parents[1] / "examples/room.png"
+
+
+def save_walk(folder: Path, frames: int) -> Path:
+    """A file of cameras that move right and turn a little."""
+    poses = torch.eye(4).repeat(frames, 1, 1)
+    angles = torch.linspace(0, -0.2, frames)
+    poses[:, 0, 0] = poses[:, 2, 2] = angles.cos()
+    poses[:, 0, 2], poses[:, 2, 0] = angles.sin(), -angles.sin()
+    poses[:, 0, 3] = torch.linspace(0, 0.2, frames)
+    lens = torch.tensor([30.0, 30.0, 16.0, 16.0])
+    save_cameras(Cameras(poses, lens.expand(frames, 4).clone(), 32, 32), folder / "walk.json")
+    return folder / "walk.json"
+
+
+def test_a_preset_and_a_file_of_cameras_make_one_scene(smoke, tmp_path: Path):
+    walk = save_walk(tmp_path, 9)
+    done = run_lyra(
+        "generate",
+        EXAMPLE,
+        "-o",
+        tmp_path / "out",
+        "--model",
+        "smoke",
+        "--trajectories",
+        "left",
+        walk,
+        "--device",
+        "cpu",
+    )
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "out/clips").iterdir()} == {
+        *("left", "walk_01", "walk_02", "input.safetensors", "run.json")
+    }
+    provenance = json.loads((tmp_path / "out/scene.json").read_text())
+    assert provenance["options"]["trajectories"] == ["left", "walk"]
+    assert set(provenance["distances"]) == {"left"}
+    # The file's content, not its name, is what a resumed run must repeat.
+    save_walk(tmp_path, 10)
+    options = GenerateOptions(trajectories=("left", str(walk)), resume=True)
+    with pytest.raises(LyraError, match="another input, model, seed or options"):
+        generate(smoke, EXAMPLE, tmp_path / "out", options)
+
+
+def test_two_posed_photos_make_one_scene(smoke, tmp_path: Path):
+    photo = Image.open(EXAMPLE).convert("RGB")
+    frames = []
+    for index in range(2):
+        photo.crop((4 * index, 0, photo.width - 8 + 4 * index, photo.height)).save(tmp_path / f"{index}.png")
+        pose = torch.eye(4)
+        pose[0, 3] = 0.05 * index
+        frames.append({"file_path": f"{index}.png", "transform_matrix": pose.tolist()})
+    size = {"w": photo.width - 8, "h": photo.height, "fl_x": float(photo.width)}
+    (tmp_path / "transforms.json").write_text(json.dumps({**size, "frames": frames}))
+    scene = generate(smoke, tmp_path / "transforms.json", tmp_path / "out", GenerateOptions(trajectories=("right",)))
+    assert scene.provenance["input"]["photos"] == 2
+    assert scene.provenance["fov"]["source"] == "camera file"
+    assert len(InputViews.load(tmp_path / "out/clips/input.safetensors").images) == 2
+    assert len(scene.provenance["further_sha256"]) == 1
+
+
+@pytest.mark.parametrize("sampler", ["heun", "multistep", "few_step"])
+def test_every_sampler_makes_a_scene(smoke, finished: Path, tmp_path: Path, sampler):
+    options = GenerateOptions(trajectories=("left",), sampler=sampler, steps=3)
+    scene = generate(smoke, EXAMPLE, tmp_path / "out", options)
+    assert scene.provenance["model"]["teacher"]["sampler"] == sampler
+    assert scene.provenance["model"]["teacher"]["steps"] == 3
+    path = "clips/left/clip.safetensors"
+    assert digests(tmp_path / "out")[path] != digests(finished)[path]
+
+
+def test_tiles_and_batches_make_a_scene(smoke, tmp_path: Path):
+    options = GenerateOptions(trajectories=("left", "up"), memory=MemoryWish(device="cpu", tile=24, batch=2))
+    scene = generate(smoke, EXAMPLE, tmp_path / "out", options)
+    assert scene.provenance["placement"]["tile"] == 24
+    assert scene.provenance["placement"]["batch"] == 2
+    assert scene.gaussians.means.isfinite().all()
+
+
+def test_a_prompt_needs_who_reads_it(smoke, tmp_path: Path, photo: Path):
+    cases = [
+        (None, GenerateOptions(), "nothing to begin with"),
+        (photo, GenerateOptions(text=TextOptions("a room")), "'smoke' takes no text: give a photo"),
+        (None, GenerateOptions(text=TextOptions("a room")), "takes no text.*--text-to-image"),
+        (None, GenerateOptions(text=TextOptions("a room", text_to_image="nowhere")), "'nowhere' is no folder"),
+        (photo, GenerateOptions(depth="nowhere"), "'nowhere' is no folder"),
+        (photo, GenerateOptions(steps=0), "0 sampling steps"),
+        (photo, GenerateOptions(teacher="nowhere"), "'nowhere' is no folder"),
+        (photo, GenerateOptions(trajectories=("sideways",)), "unknown trajectory 'sideways'"),
+    ]
+    for index, (path, options, message) in enumerate(cases):
+        with pytest.raises(LyraError, match=message):
+            generate(smoke, path, tmp_path / str(index), options)
+        assert not (tmp_path / str(index) / "scene.json").exists()
+
+
+def test_text_becomes_a_scene_with_a_picture_in_between(smoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    def draw(prompt, model, height, width, seed, device):
+        asked.append((prompt, model.source, seed))
+        return torch.rand(3, 48, 48, generator=torch.Generator().manual_seed(seed))
+
+    monkeypatch.setattr("lyra.pipeline.draw_first_image", draw)
+    options = GenerateOptions(seed=5, trajectories=("left",), text=TextOptions("a room", text_to_image=str(tmp_path)))
+    generate(smoke, None, tmp_path / "out", options)
+    assert asked == [("a room", str(tmp_path), 5)]
+    first = digests(tmp_path / "out")
+    for name in (*RESULT, "scene.json", "clips/left/clip.safetensors"):
+        (tmp_path / "out" / name).unlink()
+    generate(smoke, None, tmp_path / "out", replace(options, resume=True))
+    assert len(asked) == 1
+    assert digests(tmp_path / "out") == first
+
+
+def test_weights_whose_licence_asks_for_a_guardrail_do_not_run_without(smoke, tmp_path: Path, photo: Path):
+    model = replace(smoke, config=replace(smoke.config, licence="NVIDIA Open Model License"))
+    sys.modules["cosmos_guardrail"] = None  # pyright: ignore[reportArgumentType]
+    try:
+        with pytest.raises(LyraError, match="pip install cosmos-guardrail"):
+            generate(model, photo, tmp_path / "out", GenerateOptions())
+        assert not (tmp_path / "out").exists()
+        options = GenerateOptions(trajectories=("left",), guardrail="off")
+        assert len(generate(model, photo, tmp_path / "out", options).gaussians)
+    finally:
+        del sys.modules["cosmos_guardrail"]

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 from lyra.cameras import Cameras, intrinsics_from_fov
 from lyra.errors import MissingExtraError
-from lyra.gaussians import Gaussians
-from lyra.rendering import Rendering, render
+from lyra.gaussians import Gaussians, matrix_from_quaternion
+from lyra.rendering import Rendering, render, tiled
 from lyra.rendering.cuda import render_cuda
 from lyra.rendering.oracle import render_oracle
 
@@ -73,7 +73,8 @@ def assert_same_picture(actual: Rendering, expected: Rendering) -> None:
         if name == "depth":  # Relative to the scene's size; the mean over few faint splats is ill-conditioned.
             difference = difference / getattr(expected, name).clamp(min=1) * expected.alpha
         assert (difference <= 1e-4).double().mean() >= 0.9999, name
-        assert difference.max() < 1.5 / 255, name
+        # A contribution that is skipped here and not there.
+        assert difference.max() < 1 / 255 + 1e-4, name
 
 
 def assert_same_gradients(actual: dict, expected: dict, tolerance: float) -> None:
@@ -102,8 +103,10 @@ def nasty(name: str) -> Gaussians:
     elif name == "opacity 0 and 1":
         opacities = (rows % 2).float()
     elif name == "one pixel":
-        means = torch.tensor([0.003, 0.004, 1.0]) + torch.tensor([0, 0, 0.01]) * rows[:, None]
-        opacities = 0.05 + 0.9 * opacities
+        cloud = make_gaussians(3000, seed=3)
+        rows = torch.arange(3000)
+        means = torch.tensor([0.003, 0.004, 1.0]) + torch.tensor([0, 0, 0.001]) * rows[:, None]
+        scales, opacities = cloud.scales * 0.1, 0.3 * cloud.opacities
     elif name == "beside the image":
         means[:, 0] *= 4
         scales *= 4
@@ -223,6 +226,35 @@ def test_bytes_do_not_depend_on_the_run_or_the_threads():
         torch.set_num_threads(threads)
 
 
+def test_bytes_do_not_depend_on_how_much_is_done_at_once(monkeypatch):
+    """Runs of tiles down to single ones, some of them larger than what is allowed."""
+    gaussians, cameras = make_gaussians(2000, size=0.05), make_cameras(views=2)
+    expected, expected_gradients = with_gradients(render, gaussians, cameras)
+    for pairs in (1, 700, 5000):
+        monkeypatch.setattr(tiled, "PAIRS_AT_ONCE", pairs)
+        actual, gradients = with_gradients(render, gaussians, cameras)
+        assert torch.equal(actual.color, expected.color)
+        assert torch.equal(actual.depth, expected.depth)
+        assert all(torch.equal(gradients[n], expected_gradients[n]) for n in NAMES)
+
+
+def test_memory_is_bounded_where_everything_covers_everything(monkeypatch):
+    monkeypatch.setattr(tiled, "PAIRS_AT_ONCE", 5_000)
+    lengths = []
+    place = tiled._View.sort
+
+    def watch(*arguments):
+        members, starts = place(*arguments)
+        lengths.append(len(members))
+        return members, starts
+
+    monkeypatch.setattr(tiled._View, "sort", watch)
+    fog = replace(make_gaussians(1000), scales=torch.full((1000, 3), 3.0))
+    render(fog, make_cameras(96, 96))
+    assert sum(lengths) > 30_000
+    assert max(lengths) <= 5_000
+
+
 def test_equal_depths_keep_their_order():
     blue = one(scale=0.2, opacity=1.0, color=(0.0, 0, 1))
     pair = Gaussians(**{n: torch.cat([getattr(blue, n), getattr(one(scale=0.2, opacity=1.0), n)]) for n in NAMES})
@@ -264,6 +296,58 @@ def test_two_threads_may_render_at_once():
     with ThreadPoolExecutor(4) as pool:
         for rendering in pool.map(lambda _: render(gaussians, cameras), range(8)):
             assert torch.equal(rendering.color, expected)
+
+
+def fuzzed(seed: int) -> tuple[Gaussians, Cameras]:
+    """A scene and a camera of which everything is drawn: counts, sizes, shapes, places, focal lengths, pose."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
+        return low + (high - low) * torch.rand(*shape, generator=generator)
+
+    count = int(torch.randint(1, 150, (), generator=generator))
+    height, width = (int(n) for n in torch.randint(1, 40, (2,), generator=generator))
+    spread = 10 ** uniform(-1, 0.5, 1)
+    gaussians = Gaussians(
+        means=spread * torch.randn(count, 3, generator=generator) + torch.tensor([0.0, 0, 1]),
+        scales=10 ** (uniform(-3, 0, 1) + uniform(-1, 0.5, count, 3)),
+        quaternions=torch.randn(count, 4, generator=generator),
+        opacities=uniform(-0.1, 1.1, count).clamp(0, 1),
+        colors=uniform(0, 1, count, 3),
+    )
+    pose = torch.eye(4)
+    turn = torch.tensor([1.0, 0, 0, 0]) + uniform(-0.3, 0.3, 4)
+    pose[:3, :3] = matrix_from_quaternion(turn)
+    pose[:3, 3] = uniform(-0.5, 0.5, 3)
+    size = torch.tensor([width, height, width, height])
+    intrinsics = torch.cat([uniform(0.3, 3, 2), uniform(-0.2, 1.2, 2)]) * size
+    return gaussians, Cameras(pose[None], intrinsics[None], height, width)
+
+
+def check_fuzzed(seeds: range) -> None:
+    close = pixels = 0
+    for seed in seeds:
+        gaussians, cameras = fuzzed(seed)
+        actual, actual_gradients = with_gradients(render, gaussians, cameras)
+        expected, expected_gradients = with_gradients(render_oracle, gaussians.to(torch.float64), cameras)
+        difference = (actual.color.double() - expected.color).abs().amax(1)
+        close += int((difference <= 1e-4).sum())
+        pixels += difference.numel()
+        assert difference.max() < 1 / 255 + 1e-4, seed
+        if difference.max() <= 1e-4:  # Where a contribution is skipped on one side alone, so is its gradient.
+            for name in NAMES:
+                error = (actual_gradients[name].double() - expected_gradients[name]).norm()
+                assert error <= 1e-2 * expected_gradients[name].norm() + 1e-4, (seed, name)
+    assert close >= 0.9999 * pixels
+
+
+def test_fuzzed_scenes_agree_with_the_oracle():
+    check_fuzzed(range(60))
+
+
+@pytest.mark.slow
+def test_a_thousand_fuzzed_scenes_agree_with_the_oracle():
+    check_fuzzed(range(1000, 2000))
 
 
 @pytest.mark.cuda

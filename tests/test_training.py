@@ -10,8 +10,12 @@ import torch
 from torch import Tensor, nn
 
 import lyra.synthesis
+import lyra.training.depth
 import lyra.training.world_clips
+from lyra.cache import MAX_DEPTH
+from lyra.cameras import intrinsics_from_fov
 from lyra.errors import LyraError
+from lyra.evaluation.worlds import FIRST_HELD_OUT_SEED
 from lyra.formats import load_tensors
 from lyra.recipe import SMOKE
 from lyra.synthesis import load_scene_clips
@@ -28,7 +32,7 @@ from lyra.training.parts import (
     train_tokenizer,
 )
 from lyra.training.report import print_report
-from lyra.training.world_clips import FIRST_TRAINING_SEED
+from lyra.training.world_clips import FIRST_IMAGE_SEED, FIRST_TRAINING_SEED
 from lyra.trajectories import TRAJECTORY_NAMES, noise_generator
 
 LOOP = LoopConfig(steps=6, learning_rate=1e-2, warmup=4, ema=0.9, checkpoint_every=1000, sample_every=1000)
@@ -234,7 +238,7 @@ def drawn_seeds() -> list[int]:
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory, drawn_seeds: list[int]):
     """A workspace whose tokenizer is fitted and whose worlds are rendered."""
-    workspace = Workspace(tmp_path_factory.mktemp("workspace"), SMOKE, worlds=2, scenes=2)
+    workspace = Workspace(tmp_path_factory.mktemp("workspace"), SMOKE, worlds=2, scenes=2, views=2)
     original = lyra.training.world_clips.sample_world
 
     def recorded(seed: int):
@@ -243,6 +247,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, drawn_seeds: list[int]):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lyra.training.world_clips, "sample_world", recorded)
+        patch.setattr(lyra.training.depth, "sample_world", recorded)
         train_tokenizer(workspace, worlds=2)
         yield workspace
 
@@ -286,6 +291,28 @@ def test_the_denoiser_trains(workspace: Workspace):
     assert_trained(workspace, "denoiser", before, workspace.load_model().transformer.state_dict())
 
 
+def test_the_denoiser_of_departures_trains_and_samples(workspace: Workspace, tmp_path: Path):
+    small = replace(workspace, folder=tmp_path, recipe=replace(SMOKE, departs=True))
+    (tmp_path / "worlds").symlink_to(workspace.folder / "worlds")
+    train_tokenizer(small, worlds=2)
+    spread = small.load_model().config.teacher.spread
+    assert spread is not None
+    # The cache says more where it has points.
+    assert sum(spread[0]) < sum(spread[1])
+    before = small.load_model().transformer.state_dict()
+    train_denoiser(small, TWO, DenoiserObjective(batch=2))
+    model = small.load_model()
+    assert_trained(small, "denoiser", before, model.transformer.state_dict())
+    assert model.config.teacher.spread == spread
+    image = next(iter(small.images()))[1].float() / 255
+    clip = lyra.synthesis.imagine_clip(
+        model, image, torch.ones_like(image[0]), intrinsics_from_fov(55.0, *image.shape[1:]), "left", 0
+    )
+    first = model.tokenizer.normalize(model.tokenizer.encode(image[None, :, None] * 2 - 1))[0, :, 0]
+    assert clip.latents.isfinite().all()
+    assert (clip.latents[:, 0] - first).abs().max() < 0.1
+
+
 def test_the_decoder_trains(workspace: Workspace, clips: list[Path]):
     before = workspace.load_model().decoder.state_dict()
     train_decoder(workspace, TWO, DecoderObjective(targets=2))
@@ -299,12 +326,12 @@ def test_the_decoder_needs_clips(tmp_path: Path):
 
 def test_synthetic_scenes_hold_six_clips_of_one_image(workspace: Workspace, clips: list[Path]):
     scenes = [load_scene_clips(path) for path in clips]
-    worlds = workspace.world_clips()
+    images = [image for _, image in workspace.images()]
     assert len(scenes) == 2
     for index, scene in enumerate(scenes):
         assert len(scene.clips) == len(TRAJECTORY_NAMES)
-        assert torch.equal((scene.image * 255).round(), worlds[2 * index].video[0].float())
-        assert scene.depth.median().item() == pytest.approx(1, abs=1e-3)
+        assert torch.equal((scene.image * 255).round(), images[index].float())
+        assert scene.depth[scene.depth < 0.99 * MAX_DEPTH].median().item() == pytest.approx(1, abs=1e-3)
         for clip in scene.clips:
             assert torch.allclose(clip.cameras.camera_to_world[0], torch.eye(4), atol=1e-6)
             assert clip.latents.isfinite().all()
@@ -339,11 +366,11 @@ def test_synthesis_skips_what_exists_and_repeats_what_is_missing(
 def test_test_seeds_never_enter_training(workspace: Workspace, clips: list[Path], drawn_seeds: list[int]):
     assert drawn_seeds
     assert min(drawn_seeds) >= FIRST_TRAINING_SEED
-    # Two clips of two worlds, each rendered once for all parts.
-    assert sorted(drawn_seeds) == sorted(2 * list(range(FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + 2)))
-    names = [path.stem for folder in ("worlds", "clips") for path in (workspace.folder / folder).glob("*.safetensors")]
-    assert len(names) == 4
-    assert min(map(int, names)) >= FIRST_TRAINING_SEED
+    assert FIRST_HELD_OUT_SEED + 10_000 < FIRST_TRAINING_SEED
+    # Clips and views are of one range, the teacher's single images of another.
+    learned = {seed for seed in drawn_seeds if seed < FIRST_IMAGE_SEED}
+    assert learned == set(range(FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + 2))
+    assert set(drawn_seeds) - learned == set(range(FIRST_IMAGE_SEED, FIRST_IMAGE_SEED + 2))
 
 
 def test_training_draws_nothing_from_the_global_generator(workspace: Workspace, tmp_path: Path):
@@ -352,7 +379,8 @@ def test_training_draws_nothing_from_the_global_generator(workspace: Workspace, 
         torch.manual_seed(seed)
         copy = replace(workspace, folder=tmp_path / str(seed))
         copy.folder.mkdir()
-        (copy.folder / "worlds").symlink_to(workspace.folder / "worlds")
+        for folder in ("worlds", "views"):
+            (copy.folder / folder).symlink_to(workspace.folder / folder)
         train_tokenizer(copy, worlds=1)
         train_depth(copy, TWO, DepthObjective(batch=2))
         runs.append(log_of(copy.folder / "depth"))

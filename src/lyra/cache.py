@@ -195,6 +195,18 @@ def move_cache(cache: DepthCache, transform: Float[Tensor, "4 4"]) -> DepthCache
     return replace(cache, points=cache.points @ transform[:3, :3].mT + transform[:3, 3])
 
 
+FAR_BIAS = 4
+"""Power of the depth by which a known pixel counts where holes are filled: they open behind what moves aside."""
+
+
+def fill_views(views: CacheViews) -> CacheViews:
+    """The same views with holes filled from what is far of their surroundings; the masks stay."""
+    masks = views.masks.flatten(0, 1)
+    weights = views.depth.flatten(0, 1).clamp(min=1e-3) ** FAR_BIAS
+    filled = fill_holes(views.images.flatten(0, 1) * masks[:, None], masks, weights)
+    return replace(views, images=filled.unflatten(0, views.images.shape[:2]))
+
+
 def fill_holes(
     values: Float[Tensor, "batch channel height width"],
     masks: Float[Tensor, "batch height width"],

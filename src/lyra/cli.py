@@ -10,45 +10,86 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
+from lyra.camera_paths import Look
 from lyra.errors import LyraError
-from lyra.trajectories import TRAJECTORY_NAMES, TrajectoryName
+from lyra.memory import MemoryWish
+from lyra.trajectories import TRAJECTORY_NAMES
 
 Out = Annotated[Path, arg(aliases=["-o"], help="Where the result goes.")]
+
+_AS_FITS = MemoryWish()
 
 app = SubcommandApp()
 
 
 @app.command
 def generate(
-    input: Positional[Path],
+    input: Positional[Path | None] = None,
     /,
-    out: Out,
     *,
+    out: Out,
     model: str = "mini",
     seed: int = 0,
-    trajectories: tuple[TrajectoryName, ...] = TRAJECTORY_NAMES,
+    trajectories: tuple[str, ...] = TRAJECTORY_NAMES,
     movement: float = 1.0,
+    look: Look = "path",
     fov: float | None = None,
+    depth: str = "auto",
+    teacher: str | None = None,
+    sampler: Literal["euler", "heun", "multistep", "few_step"] | None = None,
+    steps: int | None = None,
+    prompt: str = "",
+    text_encoder: str | None = None,
+    text_to_image: str | None = None,
+    guardrail: Literal["auto", "on", "off"] = "auto",
+    memory: Annotated[MemoryWish, arg(name="")] = _AS_FITS,
     resume: bool = False,
 ) -> None:
-    """Turns a photo into a scene.
+    """Turns a photo, several posed photos or a text into a scene.
 
     Args:
-        input: The photo.
+        input: A photo, or a transforms.json that names posed photos, the first of them the input view.
         out: Folder for scene.ply, scene.mp4, index.html, scene.json and clips/.
         model: A bundled model's name, or a model's folder.
         seed: The same seed gives the same scene on the same machine.
-        trajectories: Camera movements that the teacher imagines.
-        movement: Factor on how far the cameras move.
+        trajectories: Camera movements that the teacher imagines: left right up zoom_out zoom_in clockwise, or files of
+            cameras (our JSON, a nerfstudio transforms.json, an NPZ of poses); longer files become several clips.
+        movement: Factor on how far the cameras move, also on a file's translations.
+        look: Cameras look as their path says, always at the scene's centre, or always forward.
         fov: Field of view of the photo's shorter side in degrees; else from EXIF, else 55.
+        depth: "model", "depth-anything", or a folder or owner/name@commit of Depth Anything, Depth Pro or MoGe; the
+            model's own network where it has one when "auto".
+        teacher: Folder or owner/name@commit of Wan VACE, in place of the model's own teacher.
+        sampler: How the teacher is sampled; the model's own way when left out.
+        steps: Sampling steps; the model's own number when left out.
+        prompt: What the scene shows; without a photo the first image is made from it.
+        text_encoder: Folder or owner/name@commit of T5, for a prompt and for models without text embeddings.
+        text_to_image: Folder or owner/name@commit of a diffusers pipeline for the first image.
+        guardrail: "auto" is on for weights whose licence asks for it.
+        memory: Where the networks run and how they are made to fit; by what is free when left out.
         resume: Go on with an interrupted run in the same folder.
     """
-    from lyra.model import load
-    from lyra.pipeline import GenerateOptions
+    from lyra.pipeline import GenerateOptions, TextOptions
     from lyra.pipeline import generate as generate_scene
+    from lyra.preflight import load_checked
 
-    options = GenerateOptions(seed, trajectories, movement, fov, resume)
-    scene = generate_scene(load(model), input, out, options)
+    options = GenerateOptions(
+        seed=seed,
+        trajectories=trajectories,
+        movement=movement,
+        look=look,
+        fov=fov,
+        depth=depth,
+        teacher=teacher,
+        sampler=sampler,
+        steps=steps,
+        text=TextOptions(prompt, text_encoder, text_to_image),
+        guardrail=guardrail,
+        memory=memory,
+        resume=resume,
+    )
+    loaded = load_checked(model, memory, len(trajectories), text_encoder)
+    scene = generate_scene(loaded, input, out, options)
     for note in scene.provenance["input"]["notes"]:
         print(f"note: {note}", file=sys.stderr)
     fov_used = scene.provenance["fov"]
@@ -73,38 +114,129 @@ def render(scene: Positional[Path], /, out: Out, *, cameras: str = "fly", frames
 
 
 @app.command
-def view(scene: Positional[Path], /, *, port: int = 8080) -> None:
+def view(scene: Positional[Path], /, *, port: int = 8080, send: Literal["splats", "frames"] = "splats") -> None:
     """Shows a scene in the browser, served on this machine only.
 
     Args:
         scene: A scene folder or a PLY file.
         port: Local port.
+        send: The splats, which the browser draws; or frames that our renderer draws on this machine's processor.
     """
+    from lyra.live_viewer import serve_viewer
     from lyra.scene import Scene
-    from lyra.viewer import serve_viewer
 
     loaded = Scene.load(scene)
-    serve_viewer(loaded.gaussians, loaded.input_camera, port)
+    serve_viewer(loaded.gaussians, loaded.input_camera, port, send)
 
 
 @app.command
-def evaluate(what: Positional[Literal["scene"]], folder: Positional[Path], /, *, json_: Annotated[
-    bool, arg(name="json", help="One JSON object on stdout.")] = False) -> None:  # fmt: skip
-    """Measures a result.
+def verify(
+    scene: Positional[Path],
+    /,
+    *,
+    json_: Annotated[bool, arg(name="json", help="One JSON object on stdout.")] = False,
+    views: int = 4,
+    size: int = 640,
+    save: Path | None = None,
+) -> None:
+    """Compares a scene's page in a real browser with our renderer; exit code 2 where they differ.
 
     Args:
-        what: What is measured.
-        folder: A scene folder.
+        scene: A scene folder or a PLY file.
         json_: One JSON object on stdout.
+        views: How many cameras.
+        size: Shorter side of the pictures in pixels.
+        save: Folder for the pictures.
     """
-    from lyra.evaluation import evaluate_scene
+    from lyra.verification import NEEDED_PSNR, verify_scene
 
-    numbers = evaluate_scene(folder)
+    found = verify_scene(scene, views, size, save)
+    numbers = found.as_json()
     if json_:
         print(json.dumps(numbers))
     else:
+        for row in numbers.pop("rows"):
+            print(f"view {row['view']} by {row['backend']}: {row['psnr']:.1f} dB")
         for name, value in numbers.items():
-            print(f"{name:>16} {'-' if value is None else format(value, '.4g')}")
+            print(f"{name:>17} {value:.4g}" if isinstance(value, float) else f"{name:>17} {value}")
+    if not found.agrees:
+        raise LyraError(f"the page differs from the renderer: {numbers['psnr']:.1f} dB where {NEEDED_PSNR:g} are needed")
+
+
+@app.command
+def evaluate(
+    what: Positional[Literal["scene", "worlds"]],
+    folder: Positional[Path | None] = None,
+    /,
+    *,
+    json_: Annotated[bool, arg(name="json", help="One JSON object on stdout.")] = False,
+    model: str = "mini",
+    scenes: int = 16,
+    report: Path | None = None,
+) -> None:
+    """Measures a scene, or a model.
+
+    Args:
+        what: "scene": a finished scene against its photo. "worlds": a model on procedural worlds that it never saw,
+            from one picture each, beside simpler methods.
+        folder: The scene's folder.
+        json_: One JSON object on stdout.
+        model: Which model sees the worlds.
+        scenes: How many worlds.
+        report: Folder for pictures of the worlds.
+    """
+    if what == "worlds":
+        from lyra.evaluation.worlds import WorldsOptions, evaluate_worlds
+        from lyra.model import load
+
+        numbers = evaluate_worlds(load(model), WorldsOptions(scenes), report)
+        rows = numbers["rows"]
+    elif folder is None:
+        raise LyraError("give the folder of the scene: lyra evaluate scene FOLDER")
+    else:
+        from lyra.evaluation import evaluate_scene
+
+        numbers = evaluate_scene(folder)
+        rows = [numbers]
+    if json_:
+        print(json.dumps(numbers))
+    else:
+        from lyra.tables import format_table
+
+        print(format_table(rows))
+
+
+@app.command
+def bench(
+    name: Positional[Literal["render", "mamba", "decoder"]],
+    /,
+    *,
+    json_: Annotated[bool, arg(name="json", help="One JSON object on stdout.")] = False,
+    full: bool = False,
+) -> None:
+    """Measures speed and memory on this machine, every row in a process of its own.
+
+    Args:
+        name: What is measured.
+        json_: One JSON object on stdout.
+        full: Every size, not a choice that takes minutes (mamba and decoder).
+    """
+    from lyra.bench.measure import print_rows
+
+    match name:
+        case "render":
+            from lyra.bench.render import measure as measure_render
+
+            rows = measure_render()
+        case "mamba":
+            from lyra.bench.mamba import measure as measure_mamba
+
+            rows = measure_mamba(full)
+        case "decoder":
+            from lyra.bench.decoder import measure as measure_decoder
+
+            rows = measure_decoder(full)
+    print_rows(rows, json_)
 
 
 @app.command
@@ -117,6 +249,46 @@ def doctor() -> None:
         print(f"{'ok  ' if finding.ok else 'PROBLEM'} {finding.text}")
     if not all(finding.ok for finding in findings):
         raise LyraError("doctor found problems: see the lines marked PROBLEM")
+
+
+@app.command
+def convert(
+    what: Positional[Literal["lyra-decoder", "gen3c", "cosmos-tokenizer"]],
+    file: Positional[Path],
+    /,
+    out: Out,
+    *,
+    tokenizer: Path | None = None,
+    sha256: str | None = None,
+    scene: Literal["auto", "static", "dynamic"] = "auto",
+    heads: int | None = None,
+    precision: Literal["bfloat16", "float16", "float32"] = "bfloat16",
+) -> None:
+    """Turns published weights into a model's folder; parts that are there already stay.
+
+    Args:
+        what: Which published network.
+        file: lyra_static.pt, lyra_dynamic.pt or GEN3C's model.pt; for cosmos-tokenizer its folder.
+        out: Folder of the model.
+        tokenizer: For gen3c: folder of the Cosmos tokenizer, converted along.
+        sha256: What the file's SHA-256 must be.
+        scene: For lyra-decoder: kind of scenes; "auto" goes by the file's name, else by its weights.
+        heads: For lyra-decoder: attention heads; 64 channels a head when left out.
+        precision: For gen3c: type that the network is stored and held in.
+    """
+    match what:
+        case "lyra-decoder":
+            from lyra.convert.decoder import convert_decoder
+
+            convert_decoder(file, out, sha256, scene, heads)
+        case "gen3c":
+            from lyra.convert.gen3c import convert_teacher
+
+            convert_teacher(file, out, tokenizer, sha256, precision)
+        case "cosmos-tokenizer":
+            from lyra.convert.cosmos_tokenizer import convert_tokenizer
+
+            convert_tokenizer(file, out, sha256)
 
 
 @dataclass(frozen=True)

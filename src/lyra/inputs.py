@@ -20,7 +20,9 @@ from jaxtyping import Float
 from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps
 from torch import Tensor
 
+from lyra.cameras import Cameras
 from lyra.errors import LyraError
+from lyra.formats.poses import load_posed_images
 
 SMALLEST_SIDE = 16
 """Pixels below which a photo holds nothing to reconstruct."""
@@ -98,6 +100,16 @@ def load_photo(path: Path, height: int, width: int) -> Photo:
         sha256=hashlib.sha256(data).hexdigest(),
         notes=tuple(notes),
     )
+
+
+def load_posed_photos(path: Path, height: int, width: int) -> tuple[list[Photo], Cameras]:
+    """The photos that a camera file names, and their cameras, at ``height`` x ``width`` pixels.
+
+    Raises:
+        LyraError: the file or a photo is missing or unusable.
+    """
+    paths, cameras = load_posed_images(path, height, width)
+    return [load_photo(photo, height, width) for photo in paths], cameras
 
 
 def _read(path: Path) -> bytes:

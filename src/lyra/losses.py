@@ -16,6 +16,8 @@ class LossWeights:
     """Weights of the terms; the defaults are the paper's, the perceptual term apart."""
 
     color: float = 1.0
+    perceptual: float = 0.0
+    """0.5 in the paper, by LPIPS; another network and so another scale here."""
     depth: float = 0.05
     opacity: float = 0.0
     """0.1 in the paper's pruning stages."""

@@ -1,16 +1,17 @@
 """A model: the parts that turn a photo into Gaussians, and the folder that holds them.
 
 The folder is laid out as diffusers lays out a pipeline; ``lyra.json`` names frames, resolution, sampling and licence
-and holds a checksum of every other file::
+and holds a checksum of every other file. It may hold only some of the parts::
 
     lyra.json  vae/  transformer/  scheduler/  text/  depth/  decoder/
 """
 
 import json
 import shutil
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never, NoReturn
 
 import torch
 from diffusers import AutoencoderKLCosmos, CosmosTransformer3DModel, EDMEulerScheduler
@@ -18,45 +19,87 @@ from torch import Tensor, nn
 
 from lyra.depth import DepthNet, DepthNetConfig
 from lyra.errors import LyraError
-from lyra.formats import load_tensors, save_tensors, sha256_file, write_atomically
+from lyra.formats import load_tensors, save_tensors, write_atomically
+from lyra.model_folder import (
+    FORMAT,
+    PART_COMMANDS,
+    ModelConfig,
+    checksum_files,
+    missing_part_error,
+    read_config,
+    verify_checksums,
+    write_config,
+)
 from lyra.student.decoder import DecoderConfig, GaussianDecoder
-from lyra.teacher import DiffusionTeacher, TeacherConfig
+from lyra.teacher import DiffusionTeacher
 from lyra.tokenizer import CosmosTokenizer, LinearTokenizer
 
 if TYPE_CHECKING:
     from lyra.scene import Scene
 
-FORMAT = 1
+__all__ = ["BUNDLED", "FORMAT", "MissingPart", "Model", "ModelConfig", "load", "load_module", "save", "save_module"]
+
 BUNDLED = Path(__file__).parent / "models"
+_FIELDS = {part: "tokenizer" if part == "vae" else part for part in PART_COMMANDS}
 
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """What ``lyra.json`` says of a model."""
+class MissingPart:
+    """Stands where a model has no such part; any use of it raises the LyraError that says how to make it."""
 
-    name: str
-    licence: str
-    teacher: TeacherConfig
-    checksums: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of every file of the folder."""
+    def __init__(self, part: str, model: str):
+        self._part, self._model = part, model
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise missing_part_error(self._part, self._model)
+
+    __call__ = __getitem__ = __iter__ = __len__ = __contains__ = _refuse
+
+    def __getattr__(self, name: str) -> NoReturn:
+        # Python itself asks for special names, and takes this error for an answer.
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self._refuse()
+
+
+# Type checkers need not know: whoever uses a part that is not there gets the error, and no value.
+if TYPE_CHECKING:
+    Missing = Never
+else:
+    Missing = MissingPart
 
 
 @dataclass
 class Model:
-    """All parts of a model, on one device."""
+    """All parts of a model, on one device; a part that the folder does not hold is a ``MissingPart``."""
 
     config: ModelConfig
-    tokenizer: LinearTokenizer | CosmosTokenizer
-    transformer: CosmosTransformer3DModel
-    scheduler: EDMEulerScheduler
-    text: dict[str, Tensor]
+    tokenizer: LinearTokenizer | CosmosTokenizer | Missing
+    transformer: CosmosTransformer3DModel | Missing
+    scheduler: EDMEulerScheduler | Missing
+    text: dict[str, Tensor] | Missing
     """Embeddings "empty" and "negative", each [text_token text_channel]."""
-    depth: DepthNet
-    decoder: GaussianDecoder
+    depth: DepthNet | Missing
+    decoder: GaussianDecoder | Missing
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the parts that are there: of vae, transformer, scheduler, text, depth and decoder."""
+        return tuple(part for part, name in _FIELDS.items() if not isinstance(getattr(self, name), MissingPart))
+
+    def require(self, *parts: str) -> None:
+        """Checks before any work that some parts are there.
+
+        Raises:
+            LyraError: one is not; the message names it and the command that makes it.
+        """
+        for part in parts:
+            if part not in self.parts:
+                raise missing_part_error(part, self.config.name)
 
     @property
     def teacher(self) -> DiffusionTeacher:
         """The parts that imagine clips, as one teacher."""
+        self.require("vae", "transformer", "scheduler", "text")
         return DiffusionTeacher(
             self.transformer,
             self.tokenizer,
@@ -74,11 +117,19 @@ class Model:
         return generate(self, Path(photo), Path(out), GenerateOptions(**options))
 
 
-def load(name: str | Path) -> Model:
+def load(name: str | Path, parts: Sequence[str] | None = None, precision: torch.dtype | None = None) -> Model:
     """Loads a bundled model by name ("mini", "smoke") or any model by its folder.
 
+    Args:
+        name: Which model.
+        parts: Load these parts alone, of vae, transformer, scheduler, text, depth and decoder; every part that is
+            there when None. Others are then missing parts.
+        precision: Type of the teacher's network in memory; what ``lyra.json`` says when None. Everything else is
+            float32.
+
     Raises:
-        LyraError: there is no such model, or a file of it is missing or damaged.
+        LyraError: there is no such model, a part that was asked for is not there, or a file of it is missing or
+            damaged.
     """
     if str(name) == "smoke":
         from lyra.smoke import build_smoke_model
@@ -90,31 +141,52 @@ def load(name: str | Path) -> Model:
         raise LyraError(
             f"unknown model {str(name)!r}: give one of {', '.join([*bundled, 'smoke'])}, or a folder with a lyra.json"
         )
-    config = _read_config(folder)
-    _verify_checksums(folder, config)
+    config = read_config(folder)
+    wanted = config.parts if parts is None else tuple(parts)
+    for part in wanted:
+        if part not in config.parts:
+            raise missing_part_error(part, config.name)
+    verify_checksums(folder, config, wanted)
     try:
-        scheduler: Any = EDMEulerScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
-        return Model(
-            config=config,
-            tokenizer=_load_tokenizer(folder / "vae"),
-            transformer=CosmosTransformer3DModel.from_pretrained(
-                folder / "transformer", torch_dtype=torch.float32, local_files_only=True, use_safetensors=True
-            ).eval(),
-            scheduler=scheduler,
-            text={key: value.float() for key, value in load_tensors(folder / "text/embeddings.safetensors").items()},
-            depth=load_module(DepthNet, DepthNetConfig, folder / "depth"),
-            decoder=load_module(GaussianDecoder, DecoderConfig, folder / "decoder"),
-        )
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        loaded = {part: _load_part(folder / part, config, precision) for part in wanted}
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise LyraError(f"model folder {folder} cannot be loaded: {' '.join(str(error).split())[:200]}") from error
+    fields: dict[str, Any] = {
+        field: loaded.get(part, MissingPart(part, config.name)) for part, field in _FIELDS.items()
+    }
+    return Model(config, **fields)
+
+
+def _load_part(folder: Path, config: ModelConfig, precision: torch.dtype | None) -> Any:
+    match folder.name:
+        case "vae":
+            return _load_tokenizer(folder)
+        case "transformer":
+            # In the wanted type from the start, shard by shard: never two copies of a large network.
+            return CosmosTransformer3DModel.from_pretrained(
+                folder,
+                torch_dtype=precision or getattr(torch, config.precision),
+                local_files_only=True,
+                use_safetensors=True,
+            ).eval()
+        case "scheduler":
+            return EDMEulerScheduler.from_pretrained(folder, local_files_only=True)
+        case "text":
+            return {key: value.float() for key, value in load_tensors(folder / "embeddings.safetensors").items()}
+        case "depth":
+            return load_module(DepthNet, DepthNetConfig, folder)
+        case _:
+            return load_module(GaussianDecoder, DecoderConfig, folder)
 
 
 def save(model: Model, folder: Path) -> None:
-    """Writes a model's folder, weights in half precision, with the checksums of what was written, all or nothing."""
+    """Writes a model's folder with the checksums of what was written, all or nothing; float32 weights go in half."""
     new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
-    _write_parts(model, new)
+    for part in model.parts:
+        _save_part(model, part, new / part)
+    write_config(new, replace(model.config, checksums=checksum_files(new)))
     # A kill between the two renames leaves both whole folders, the old one under its hidden name.
     if folder.exists():
         folder.rename(old)
@@ -122,29 +194,29 @@ def save(model: Model, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _write_parts(model: Model, folder: Path) -> None:
-    model.transformer.half().save_pretrained(folder / "transformer")
-    model.transformer.float()
-    _forget_origin(folder / "transformer/config.json")
-    model.scheduler.save_pretrained(folder / "scheduler")
-    _save_tokenizer(model.tokenizer, folder / "vae")
-    save_tensors(model.text, folder / "text/embeddings.safetensors")
-    save_module(model.depth, model.depth.config, folder / "depth")
-    save_module(model.decoder, model.decoder.config, folder / "decoder")
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "lyra.json")
-    content = {
-        "format": FORMAT,
-        "name": model.config.name,
-        "licence": model.config.licence,
-        "teacher": asdict(model.config.teacher),
-        "checksums": {str(p.relative_to(folder)): sha256_file(p) for p in files},
-    }
-    with write_atomically(folder / "lyra.json") as path:
-        path.write_text(json.dumps(content, indent=2) + "\n")
+def _save_part(model: Model, part: str, folder: Path) -> None:
+    match part:
+        case "vae":
+            save_tokenizer(model.tokenizer, folder)
+        case "transformer":
+            full = model.transformer.dtype == torch.float32
+            (model.transformer.half() if full else model.transformer).save_pretrained(folder)
+            if full:
+                model.transformer.float()
+            forget_origin(folder / "config.json")
+        case "scheduler":
+            model.scheduler.save_pretrained(folder)
+        case "text":
+            save_tensors(model.text, folder / "embeddings.safetensors")
+        case "depth":
+            save_module(model.depth, model.depth.config, folder)
+        case "decoder":
+            save_module(model.decoder, model.decoder.config, folder)
 
 
-def _forget_origin(path: Path) -> None:
-    # diffusers notes the folder that a part was loaded from, which is nobody's business and changes the checksum.
+def forget_origin(path: Path) -> None:
+    """Takes the folder that a part was loaded from, which diffusers notes, out of its config."""
+    # It is nobody's business and changes the checksum.
     content = json.loads(path.read_text())
     content.pop("_name_or_path", None)
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
@@ -169,29 +241,11 @@ def load_module(module_class, config_class, folder: Path):
     return module.float().eval()
 
 
-def _read_config(folder: Path) -> ModelConfig:
-    try:
-        content = json.loads((folder / "lyra.json").read_text())
-        if content["format"] != FORMAT:
-            raise LyraError(f"{folder / 'lyra.json'} has format {content['format']}; this version reads {FORMAT}")
-        teacher = TeacherConfig(**content["teacher"])
-        return ModelConfig(content["name"], content["licence"], teacher, content["checksums"])
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise LyraError(f"{folder / 'lyra.json'} is damaged ({error!r}): fetch the model again") from error
-
-
-def _verify_checksums(folder: Path, config: ModelConfig) -> None:
-    for name, expected in config.checksums.items():
-        path = folder / name
-        if not path.is_file():
-            raise LyraError(f"model file {path} is missing: fetch the model again")
-        if sha256_file(path) != expected:
-            raise LyraError(f"model file {path} is damaged (its SHA-256 is not the recorded one): fetch it again")
-
-
-def _save_tokenizer(tokenizer: LinearTokenizer | CosmosTokenizer, folder: Path) -> None:
+def save_tokenizer(tokenizer: LinearTokenizer | CosmosTokenizer, folder: Path) -> None:
+    """Writes a tokenizer's part of a model."""
     if isinstance(tokenizer, CosmosTokenizer):
         tokenizer.vae.save_pretrained(folder)
+        forget_origin(folder / "config.json")
         save_tensors(dict(tokenizer.statistics.state_dict()), folder / "statistics.safetensors")
         return
     spec = tokenizer.spec

@@ -1,41 +1,51 @@
 """Photo to scene: the one place that sees the whole chain.
 
-    photo -> depth -> cache -> teacher, six trajectories -> latents -> student -> Gaussians -> files
+    photo or text -> depth -> cache -> teacher, along every path -> latents -> student -> Gaussians -> files
 
 Each finished clip is on disk before the next begins, so an interrupted run goes on from there and ends the same.
 """
 
+import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import psutil
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from lyra.cameras import Cameras, intrinsics_from_fov
-from lyra.clips import Clip, load_clip, save_clip
-from lyra.depth import scene_depth
+from lyra.camera_paths import CameraPath, Look, choose_paths
+from lyra.cameras import Cameras
+from lyra.clips import Clip
+from lyra.depth import DepthEstimator
 from lyra.errors import LyraError, MissingExtraError
-from lyra.formats import load_tensors, save_cameras, save_tensors, save_video, write_atomically
-from lyra.inputs import Photo, load_photo
-from lyra.memory import peak_memory_mb
+from lyra.filming import Film, film_paths
+from lyra.first_image import DEFAULT_IMAGE_MODEL, ImageModel, draw_first_image
+from lyra.formats import save_image, save_video, write_atomically
+from lyra.gaussians import Gaussians
+from lyra.guardrail import Guardrail, GuardrailChoice, choose_guardrail
+from lyra.inputs import Photo, load_photo, load_posed_photos
+from lyra.memory import LIBRARIES, MemoryWish, Placement, describe, find_memory, peak_memory_mb, plan, quantize
 from lyra.model import Model
+from lyra.preflight import halve_teacher, needs_of_model
+from lyra.ranks import Ranks, join_ranks
 from lyra.scene import Scene
 from lyra.student import decode_scene, prepare_student_inputs
-from lyra.synthesis import imagine_clip, input_cache
+from lyra.synthesis import input_cache
+from lyra.teacher import TeacherConfig, VideoTeacher
+from lyra.teacher.diffusion import Sampler
+from lyra.teacher.tiling import place_tokenizer
+from lyra.text import embed_texts, takes_text
 from lyra.trajectories import TRAJECTORY_NAMES, TrajectoryName, draw_distance, fly_through
 from lyra.viewer import write_viewer
+from lyra.views import InputViews, estimate_views
 
-DEFAULT_FOV = 55.0
 VIDEO_SIZE = 512
 """The fly-through is enlarged by the largest whole factor that keeps its longer side within this many pixels."""
 VIDEO_FRAMES = 72
@@ -43,28 +53,53 @@ VIDEO_FPS = 24
 
 
 @dataclass(frozen=True)
+class TextOptions:
+    """What a user decides about text."""
+
+    prompt: str = ""
+    """What the scene shows. Without a photo the first image is made from it."""
+    text_encoder: str | None = None
+    """Folder or owner/name@commit with text_encoder/ and tokenizer/ of T5, for models that read text."""
+    text_to_image: str | None = None
+    """Folder or owner/name@commit of the diffusers pipeline that makes the first image; Z-Image-Turbo when None."""
+
+
+@dataclass(frozen=True)
 class GenerateOptions:
     """What a user decides about a scene."""
 
     seed: int = 0
-    trajectories: tuple[TrajectoryName, ...] = TRAJECTORY_NAMES
+    trajectories: tuple[str, ...] = TRAJECTORY_NAMES
+    """Names of presets, and files of cameras."""
     movement: float = 1.0
-    """Factor on the paper's camera movements."""
+    """Factor on the paper's camera movements and on those of files."""
+    look: Look = "path"
+    """Where the cameras look."""
     fov: float | None = None
     """Field of view of the photo's shorter side in degrees; from EXIF, the depth estimator or 55 when None."""
+    depth: str = "auto"
+    """The model's own network ("model"), "depth-anything", or the source of another estimator."""
+    teacher: str | None = None
+    """Folder or owner/name@commit of Wan VACE, in place of the model's own teacher."""
+    sampler: Sampler | None = None
+    """The model's own when None."""
+    steps: int | None = None
+    """The model's own number when None."""
+    text: TextOptions = field(default_factory=TextOptions)
+    guardrail: GuardrailChoice = "auto"
+    memory: MemoryWish = field(default_factory=MemoryWish)
     resume: bool = False
     """Go on with what the output folder holds of the same run."""
 
     def __post_init__(self) -> None:
         if not self.trajectories:
             raise LyraError(f"no trajectories: name at least one of {', '.join(TRAJECTORY_NAMES)}")
-        if len(set(self.trajectories)) != len(self.trajectories):
-            raise LyraError("a trajectory is named twice")
-        if self.fov is not None and not 5 < self.fov < 150:
+        if self.fov is not None and not 5 <= self.fov <= 150:
             raise LyraError(f"a field of view of {self.fov} degrees is not possible: give 5 to 150")
-        # Beyond 2.5 times its range, zoom_in passes the point that it looks at.
         if not 0 < self.movement <= 2.5:
             raise LyraError(f"a movement factor of {self.movement} is not possible: give more than 0, at most 2.5")
+        if len(set(self.trajectories)) < len(self.trajectories):
+            raise LyraError("a trajectory is named twice: name each once")
 
 
 @dataclass
@@ -81,58 +116,113 @@ class Timings:
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - began, 3)
 
 
-def generate(model: Model, photo_path: Path, out: Path, options: GenerateOptions) -> Scene:
-    """Turns a photo into a scene and writes all of its files to ``out``.
+def generate(model: Model, photo_path: Path | None, out: Path, options: GenerateOptions) -> Scene:
+    """Turns a photo, several posed photos or a text into a scene and writes all of its files to ``out``.
+
+    Under ``torchrun`` the processes share the trajectories; all return the scene.
 
     Args:
         model: From :func:`lyra.load`.
-        photo_path: Any image file that Pillow reads.
+        photo_path: Any image file that Pillow reads, or a ``transforms.json`` of posed photos; None to begin with
+            the prompt.
         out: Folder of the scene; see the README for what it will hold.
         options: Seed, trajectories and so on.
 
     Raises:
-        LyraError: the photo, the folder, the model or the machine will not do; nothing half-written is left.
+        LyraError: the input, the folder, the model or the machine will not do; nothing half-written is left.
     """
-    teacher, timings = model.config.teacher, Timings()
-    require_extras()
-    check_memory(model)
-    photo = load_photo(photo_path, teacher.height, teacher.width)
-    prepare_folder(out, run_identity(model, photo, options), options.resume)
-    needed, free = needed_memory_mb(model) / 1024, psutil.virtual_memory().available / 2**30
-    print(f"needs about {needed:.1f} GB of memory; {free:.1f} GB are free", file=sys.stderr)
-
-    with timings.stage("depth"):
-        intrinsics, fov = estimate_view(model, photo, options.fov, out / "clips/input.safetensors")
-    view = load_tensors(out / "clips/input.safetensors")
-    clips = []
-    for name in tqdm(options.trajectories, desc="teacher", unit="clip"):
-        with timings.stage("teacher"):
-            clips.append(finish_clip(model, view, intrinsics, name, options, out / "clips" / name))
-
+    ranks, timings = join_ranks(), Timings()
+    decided = decide(model, photo_path, options, ranks)
+    if ranks.first:
+        prepare_folder(out, decided.identity, options.resume)
+    photos, fov = decided.photos, {}
+    estimator = choose_depth(model, options.depth, decided.placement.device)
+    if ranks.first:
+        if not photos:
+            with timings.stage("first image"):
+                photos = [make_photo(out / "clips/photo.png", decided, options)]
+        with timings.stage("depth"):
+            views, fov = estimate_views(estimator, photos, decided.cameras, options.fov)
+            views.save(out / "clips/input.safetensors")
+    ranks.wait()
+    views = InputViews.load(out / "clips/input.safetensors")
+    with timings.stage("teacher"):
+        teacher = place_teacher(model, decided, options)
+        film = Film(
+            teacher,
+            model.tokenizer,
+            estimator,
+            decided.config,
+            options.seed,
+            out / "clips",
+            decided.placement,
+            decided.guardrail,
+        )
+        clips = film_paths(film, views, decided.paths, ranks)
+    if not ranks.first:
+        ranks.wait()
+        return Scene.load(out)
     with timings.stage("student"):
-        camera = clips[0].cameras[:1]
-        cache = input_cache(view["image"], view["depth"], camera, teacher.edges)
-        inputs = prepare_student_inputs(clips, model.tokenizer, model.decoder.config, cache)
-        scene = Scene(decode_scene(model.decoder, inputs), camera)
-    if not all(bool(getattr(scene.gaussians, name).isfinite().all()) for name in ("means", "scales", "colors")):
-        raise LyraError("the student made values that are not finite: is the model folder damaged?")
+        scene = Scene(decode_clips(model, clips, views, decided.placement), clips[0].cameras[:1])
     with timings.stage("files"):
+        title = photo_path.stem if photo_path is not None else options.text.prompt[:60]
         write_fly_through(scene, out / "scene.mp4")
-        write_viewer(scene.gaussians, out / "index.html", scene.input_camera, title=photo_path.stem)
+        write_viewer(scene.gaussians, out / "index.html", scene.input_camera, title=title)
+    names = [path.name for path in decided.paths]
+    presets: list[TrajectoryName] = [name for name in TRAJECTORY_NAMES if names.count(name)]
     provenance = {
-        **run_identity(model, photo, options),
-        "input": {"name": photo_path.name, "sha256": photo.sha256, "size": photo.source_size,
-                  "crop": photo.crop, "notes": photo.notes},
+        **decided.identity,
+        "input": describe_input(photo_path, photos),
         "fov": fov,
-        "distances": {n: draw_distance(n, options.seed, options.movement) for n in options.trajectories},
+        "distances": {name: draw_distance(name, options.seed, options.movement) for name in presets},
         "gaussians": len(scene.gaussians),
         "timings": timings.seconds,
         "peak_memory_mb": peak_memory_mb(),
         "packages": {name: version(name) for name in ("lyra", "torch", "diffusers", "numpy")},
-    }  # fmt: skip
+    }
     scene = Scene(scene.gaussians, scene.input_camera, provenance)
     scene.save(out)
+    ranks.wait()
     return scene
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """Everything about a run that is known before a network works."""
+
+    config: TeacherConfig
+    placement: Placement
+    guardrail: Guardrail | None
+    paths: list[CameraPath]
+    photos: list[Photo]
+    """Empty where the first image is still to be made from the prompt."""
+    cameras: Cameras | None
+    """Of the photos, where they are posed."""
+    identity: dict[str, Any]
+
+
+def decide(model: Model, photo_path: Path | None, options: GenerateOptions, ranks: Ranks) -> Decisions:
+    """Reads the input and the options, and says at once what will not do.
+
+    Raises:
+        LyraError: the input, the options, the model or the machine.
+    """
+    require_extras()
+    model.require("vae", "decoder")
+    if options.teacher is None:
+        model.require("transformer", "scheduler", "text")
+    config = sampling_config(model, options)
+    check_text(model, photo_path, options)
+    photos, cameras = load_input(photo_path, config)
+    paths = choose_paths(
+        options.trajectories, options.seed, options.movement, options.look, config.frames, config.height, config.width
+    )
+    placement = place_model(model, options, ranks)
+    guardrail = choose_guardrail(_licences(model), options.guardrail, placement.device)
+    if guardrail is not None and options.text.prompt:
+        guardrail.check_text(options.text.prompt)
+    identity = run_identity(model, config, photos, cameras, paths, placement, options)
+    return Decisions(config, placement, guardrail, paths, photos, cameras, identity)
 
 
 def require_extras() -> None:
@@ -144,40 +234,195 @@ def require_extras() -> None:
             raise MissingExtraError(name, extra, "writing a scene's files") from error
 
 
-def needed_memory_mb(model: Model) -> int:
-    """Memory that a run takes, as measured: weights, activations and libraries."""
-    modules = (model.transformer, model.decoder, model.depth)
-    weights = sum(p.numel() * p.element_size() for module in modules for p in module.parameters())
-    return round(1500 + 2 * weights / 2**20)
-
-
-def check_memory(model: Model) -> None:
-    """Compares what a run needs with what there is.
+def sampling_config(model: Model, options: GenerateOptions) -> TeacherConfig:
+    """The model's sampling with what the user changes of it.
 
     Raises:
-        LyraError: there is less than needed.
+        LyraError: that is no way to sample.
     """
-    needed, free = needed_memory_mb(model), psutil.virtual_memory().available // 2**20
-    if free < needed:
+    given = {"sampler": options.sampler, "steps": options.steps}
+    return replace(model.config.teacher, **{name: value for name, value in given.items() if value is not None})
+
+
+def check_text(model: Model, photo_path: Path | None, options: GenerateOptions) -> None:
+    """Says before any work what a prompt needs.
+
+    Raises:
+        LyraError: there is neither photo nor prompt, or nothing reads the prompt.
+    """
+    text = options.text
+    reads = options.teacher is not None or takes_text(model.text)
+    if photo_path is None and not text.prompt:
+        raise LyraError("nothing to begin with: give a photo, or a text by --prompt")
+    if text.prompt and not reads and (photo_path is not None or text.text_to_image is None):
         raise LyraError(
-            f"not enough memory: about {needed} MB needed, {free} MB free; close other programs or use a smaller model"
+            f"model {model.config.name!r} takes no text: give a photo without a prompt, or name the pipeline that "
+            "makes the first image by --text-to-image"
         )
+    if text.prompt and reads and text.text_encoder is None and options.teacher is None:
+        raise LyraError("a prompt needs T5: name its folder, or owner/name@commit, by --text-encoder")
 
 
-def run_identity(model: Model, photo: Photo, options: GenerateOptions) -> dict[str, Any]:
+def place_model(model: Model, options: GenerateOptions, ranks: Ranks) -> Placement:
+    """Where the model runs; says what it needs and what there is.
+
+    Raises:
+        LyraError: it does not fit.
+    """
+    clips = len(options.trajectories)
+    needs, available = needs_of_model(model, clips), find_memory(options.memory.device)
+    if options.memory.eight_bit:
+        needs = halve_teacher(needs)
+    placement = plan(needs, available, options.memory, clips)
+    if ranks.first:
+        print(describe(needs, placement, available), file=sys.stderr)
+    return placement
+
+
+def needed_memory_mb(model: Model) -> int:
+    """Main memory that a run on the CPU takes, estimated."""
+    return (needs_of_model(model, len(TRAJECTORY_NAMES)).on_device(Placement()) + LIBRARIES) >> 20
+
+
+def _licences(model: Model) -> str:
+    """All licences of a model's parts, for who asks what they demand."""
+    parts = (entry.get("licence", "") for entry in model.config.provenance.values())
+    return "; ".join([model.config.licence, *parts])
+
+
+def load_input(path: Path | None, config: TeacherConfig) -> tuple[list[Photo], Cameras | None]:
+    """The photos of an input and, if they are posed, their cameras; no photo where a prompt stands for it."""
+    if path is None:
+        return [], None
+    if path.suffix.lower() == ".json":
+        return load_posed_photos(path, config.height, config.width)
+    return [load_photo(path, config.height, config.width)], None
+
+
+def make_photo(path: Path, decided: Decisions, options: GenerateOptions) -> Photo:
+    """The first image from the prompt, from disk where an interrupted run has left it."""
+    config, device = decided.config, decided.placement.device
+    if not path.exists():
+        source = options.text.text_to_image
+        image_model = DEFAULT_IMAGE_MODEL if source is None else ImageModel(source)
+        image = draw_first_image(options.text.prompt, image_model, config.height, config.width, options.seed, device)
+        save_image(image, path)
+    return load_photo(path, config.height, config.width)
+
+
+def choose_depth(model: Model, choice: str, device: str) -> DepthEstimator:
+    """The depth estimator of a run: the model's own where it has one, else Depth Anything.
+
+    Raises:
+        LyraError: there is no such estimator.
+    """
+    if choice == "model" or (choice == "auto" and "depth" in model.parts):
+        model.require("depth")
+        return model.depth
+    from lyra.depth.pretrained import load_depth_estimator
+
+    return load_depth_estimator("depth-anything" if choice == "auto" else choice, device)
+
+
+def place_teacher(model: Model, decided: Decisions, options: GenerateOptions) -> VideoTeacher:
+    """The teacher, ready to imagine: with the prompt read and the network in its final form."""
+    if options.teacher is not None:
+        from lyra.teacher.wan import load_wan_teacher
+
+        prompt = options.text.prompt
+        return load_wan_teacher(options.teacher, model.tokenizer, decided.config, decided.placement, prompt)
+    teacher = model.teacher
+    teacher.config, teacher.placement = decided.config, decided.placement
+    if options.text.prompt and options.text.text_encoder is not None:
+        teacher.text = embed_texts(options.text.text_encoder, [options.text.prompt], decided.placement.device)[0]
+    if options.memory.eight_bit:
+        quantize(teacher.transformer)
+    if options.memory.compile:
+        teacher.transformer.compile()
+    return teacher
+
+
+def decode_clips(model: Model, clips: Sequence[Clip], views: InputViews, placement: Placement) -> Gaussians:
+    """The student's one pass over all clips.
+
+    Raises:
+        LyraError: its values are not finite.
+    """
+    tokenizer = place_tokenizer(model.tokenizer, placement)
+    edges = model.config.teacher.edges
+    cache = input_cache(views.images[0], views.depth[0], clips[0].cameras[:1], edges)
+    inputs = prepare_student_inputs(clips, tokenizer, model.decoder.config, cache)
+    with placement.hosting(model.decoder):
+        gaussians = decode_scene(model.decoder, _move(inputs, placement.device)).to("cpu")
+    if not all(bool(getattr(gaussians, name).isfinite().all()) for name in ("means", "scales", "colors")):
+        raise LyraError("the student made values that are not finite: is the model folder damaged?")
+    return gaussians
+
+
+def _move(inputs: Any, device: str) -> Any:
+    """A dataclass of tensors, and of such dataclasses, on another device."""
+    if isinstance(inputs, Tensor):
+        return inputs.to(device)
+    if not is_dataclass(inputs):
+        return inputs
+    moved = {item.name: _move(getattr(inputs, item.name), device) for item in fields(inputs)}
+    return replace(cast(Any, inputs), **moved)
+
+
+def run_identity(
+    model: Model,
+    config: TeacherConfig,
+    photos: Sequence[Photo],
+    cameras: Cameras | None,
+    paths: Sequence[CameraPath],
+    placement: Placement,
+    options: GenerateOptions,
+) -> dict[str, Any]:
     """What decides a run's result; a run is only resumed with the same."""
     content = asdict(options)
-    content.pop("resume")
-    return {
+    for name in ("resume", "memory", "guardrail"):
+        content.pop(name)
+    content["trajectories"] = [path.name for path in paths]
+    read = {path.name: _digest(path.cameras) for path in paths if path.name not in TRAJECTORY_NAMES}
+    # The first image of a prompt is made later; the prompt, its pipeline and the seed stand for it.
+    identity = {
         "format": 1,
         "model": {
             "name": model.config.name,
             "licence": model.config.licence,
             "checksums": model.config.checksums,
-            "teacher": asdict(model.config.teacher),
+            "teacher": asdict(config),
         },
-        "input_sha256": photo.sha256,
-        "options": json.loads(json.dumps(content)),
+        "input_sha256": photos[0].sha256 if photos else None,
+        "further_sha256": [photo.sha256 for photo in photos[1:]],
+        "camera_files": read if cameras is None else {**read, "photos": _digest(cameras)},
+        "options": content,
+        "placement": {
+            "device": placement.device.partition(":")[0],
+            "tile": placement.tile,
+            "batch": placement.batch,
+            "eight_bit": options.memory.eight_bit,
+            "compile": options.memory.compile,
+        },
+    }
+    return json.loads(json.dumps(identity))
+
+
+def _digest(cameras: Cameras) -> str:
+    tensors = (cameras.camera_to_world, cameras.intrinsics)
+    return hashlib.sha256(b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors)).hexdigest()
+
+
+def describe_input(path: Path | None, photos: Sequence[Photo]) -> dict[str, Any]:
+    """What ``scene.json`` says of the input view."""
+    photo = photos[0]
+    return {
+        "name": None if path is None else path.name,
+        "sha256": photo.sha256,
+        "size": photo.source_size,
+        "crop": photo.crop,
+        "notes": photo.notes,
+        "photos": len(photos),
     }
 
 
@@ -209,50 +454,6 @@ def _read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except ValueError as error:
         raise LyraError(f"{path} is damaged: give another folder") from error
-
-
-def estimate_view(
-    model: Model, photo: Photo, fov: float | None, path: Path
-) -> tuple[Float[Tensor, "4"], dict[str, Any]]:
-    """Depth and focal length of the input view; image and depth go to ``path``.
-
-    Returns:
-        Intrinsics in pixels, and the field of view with the source it came from.
-    """
-    prediction = model.depth.predict(photo.image)
-    choices = (
-        ("option", fov),
-        ("exif", photo.fov_degrees),
-        ("depth estimator", prediction.fov_degrees),
-        ("default", DEFAULT_FOV),
-    )
-    source, degrees = next((source, value) for source, value in choices if value is not None)
-    intrinsics = intrinsics_from_fov(degrees, *photo.image.shape[1:])
-    save_tensors({"image": photo.image, "depth": scene_depth(prediction), "intrinsics": intrinsics}, path)
-    return intrinsics, {"degrees": degrees, "source": source}
-
-
-def finish_clip(
-    model: Model,
-    view: dict[str, Tensor],
-    intrinsics: Float[Tensor, "4"],
-    name: TrajectoryName,
-    options: GenerateOptions,
-    folder: Path,
-) -> Clip:
-    """One clip, from disk when it is finished there, else imagined and written.
-
-    ``clip.safetensors`` is written last: where it exists the clip is whole.
-    """
-    path, teacher = folder / "clip.safetensors", model.config.teacher
-    if not path.exists():
-        clip = imagine_clip(model, view["image"], view["depth"], intrinsics, name, options.seed, options.movement)
-        with torch.no_grad():
-            video = model.tokenizer.decode(model.tokenizer.denormalize(clip.latents[None]))[0]
-        save_video((video.movedim(1, 0) / 2 + 0.5).clamp(0, 1), folder / "video.mp4", fps=teacher.fps)
-        save_cameras(clip.cameras, folder / "cameras.json")
-        save_clip(clip, path)
-    return load_clip(path)
 
 
 def write_fly_through(scene: Scene, path: Path, movement: float = 0.3) -> None:

@@ -39,6 +39,8 @@ class Recipe:
     transformer: TransformerSize
     depth: DepthNetConfig
     decoder: DecoderConfig
+    departs: bool = False
+    """The teacher denoises the difference to the cache's latents; see ``lyra.teacher.departure``."""
     seed: int = 0
 
 
@@ -66,16 +68,19 @@ MINI = Recipe(
         state=64,
         latent_channels=24,
         token_patch=4,
-        splats_per_token=8,
+        splats_per_token=16,
         splat_frames=1,
         geometry="cache",
         near=0.1,
         far=100.0,
         opacity_shift=0.0,
-        keep=1.0,
+        base_scale=0.5,
+        novelty=5.0,
+        keep=0.2,
     ),
+    departs=True,
 )
-"""128 x 128, 17 frames, 122,880 Gaussians: 7.5 a pixel of the input."""
+"""128 x 128, 17 frames; 98,304 Gaussians, a fifth of one a pixel of every latent frame of six trajectories."""
 
 SMOKE = Recipe(
     name="smoke",
@@ -85,7 +90,17 @@ SMOKE = Recipe(
     latent=LatentSpec(channels=16, temporal=4, spatial=4),
     transformer=TransformerSize(heads=2, head_channels=24, layers=2, patch=2, adaln=8, max_size=(4, 16, 16)),
     depth=DepthNetConfig(size=32, multiplier=0.25, width=8, max_width=16),
-    decoder=replace(MINI.decoder, width=32, depth=2, attention_every=2, heads=2, state=16, token_patch=2),
+    decoder=replace(
+        MINI.decoder,
+        width=32,
+        depth=2,
+        attention_every=2,
+        heads=2,
+        state=16,
+        latent_channels=16,
+        token_patch=2,
+        splats_per_token=8,
+    ),
 )
 """For tests: random weights, seconds."""
 

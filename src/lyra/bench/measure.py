@@ -14,6 +14,7 @@ import psutil
 import torch
 
 from lyra.memory import peak_memory_mb
+from lyra.tables import format_table
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,4 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
         print(json.dumps({"machine": asdict(machine), "rows": rows}))
         return
     print(f"{machine.cores} cores, {machine.memory_gb} GB, {machine.instructions}, GPU {machine.gpu or 'none'}")
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [names, *([_cell(row.get(name)) for name in names] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
-    for line in cells:
-        print("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)))
-
-
-def _cell(value: Any) -> str:
-    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    print(format_table(rows))

@@ -4,13 +4,16 @@ Every map is strict: a key is used, or it is in the list of ignored ones, or it 
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lyra.errors import LyraError
 
 Rules = Iterable[tuple[str, str]]
+
+NOTHING = r"(?!)"
+"""Ignored keys where there are none: matches no name."""
 
 DECODER_RULES: Rules = (
     (r"^patch_embed\.", "latent_embed."),
@@ -100,18 +103,29 @@ def rename_tokenizer(state: Mapping[str, Tensor], levels: int) -> dict[str, Tens
     }
 
 
-def load_strictly(module, state: Mapping[str, Tensor]) -> None:
-    """Loads a state dict of which every key must fit.
+def count_ignored(state: Mapping[str, object], ignored: str) -> int:
+    """Keys that ``rename`` drops."""
+    return sum(bool(re.search(ignored, key)) for key in state)
+
+
+def check_fit(expected: Mapping[str, Sequence[int]], state: Mapping[str, object]) -> None:
+    """Compares a state dict with the names and shapes that a network has.
 
     Raises:
-        LyraError: keys are missing, left over or of another shape; the message names the first of each.
+        LyraError: keys are missing, left over, of another shape or no tensors; the message names the first of each.
     """
-    own = module.state_dict()
-    missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    shapes = sorted(
+        key for key in expected.keys() & state.keys() if tuple(expected[key]) != getattr(state[key], "shape", None)
+    )
     if missing or extra or shapes:
         raise LyraError(
             f"checkpoint does not fit: {len(missing)} keys missing {missing[:2]}, {len(extra)} not known "
-            f"{extra[:2]}, {len(shapes)} of another shape {sorted(shapes)[:2]}"
+            f"{extra[:2]}, {len(shapes)} of another shape {shapes[:2]}"
         )
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Loads a state dict of which every key must fit; see ``check_fit``."""
+    check_fit({key: value.shape for key, value in module.state_dict().items()}, state)
     module.load_state_dict(dict(state))

@@ -74,12 +74,14 @@ class ImageEncoder(nn.Module):
         self.ends = [i for i in range(len(STAGES)) if i + 1 == len(STAGES) or strides[i + 1] == 2]
         self.widths = [widths[i] for i in self.ends]
 
-    def forward(self, image: Float[Tensor, "batch 3 height width"]) -> list[Tensor]:
-        """Features of images in [0, 1], fine to coarse; both sides should be multiples of 32."""
+    def forward(self, image: Float[Tensor, "batch 3 height width"], levels: int = 5) -> list[Tensor]:
+        """Features of images in [0, 1], fine to coarse, as many as asked for; sides should be multiples of 32."""
         x = F.relu6(self.stem((image - MEAN) / STD))
         features = []
         for index, stage in enumerate(self.stages):
             x = stage(x)
             if index in self.ends:
                 features.append(x)
+            if len(features) == levels:
+                break
         return features

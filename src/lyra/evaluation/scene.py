@@ -38,7 +38,7 @@ def evaluate_scene(folder: Path) -> dict[str, float | None]:
         raise LyraError(f"{folder} has no clips to evaluate against: give a folder that generate wrote")
     view = load_tensors(folder / "clips/input.safetensors")
     camera = scene.input_camera
-    teacher = TeacherConfig(**scene.provenance["model"]["teacher"])
+    teacher = TeacherConfig.from_json(scene.provenance["model"]["teacher"])
     cache = input_cache(view["image"], view["depth"], camera, teacher.edges)
     alphas, error, count = [], 0.0, 0.0
     for path in paths:

@@ -1,8 +1,9 @@
-"""Camera files: lyra's own JSON and nerfstudio's ``transforms.json``."""
+"""Camera files: lyra's own JSON, nerfstudio's ``transforms.json`` and the NPZ of published video data sets."""
 
 import json
 import math
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ ORTHONORMAL_TOLERANCE = 1e-3
 """Largest deviation of R^T R from the identity: what rounding to four digits leaves."""
 _OPENGL_TO_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
 """Nerfstudio's cameras have y up and look along -z."""
+_LARGEST_ARRAY = 64 << 20
+"""Bytes that an array in an NPZ may unpack to."""
+_NPZ_FOV = 55.0
+"""Degrees, where an NPZ of poses has no intrinsics beside it."""
 _DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 
 
@@ -56,24 +61,14 @@ def load_cameras(path: Path, height: int, width: int) -> Cameras:
 
     Where the aspect ratio differs from the file's, the view is the centre crop that ``load_photo`` would
     take, so that pixels stay square. Nerfstudio's OpenGL axes become OpenCV's; its lens distortion is
-    ignored with a warning.
+    ignored with a warning. An NPZ holds ``data`` (N 4 4, OpenCV camera_to_world) and ``inds``, with the intrinsics
+    (fx, fy, cx, cy in pixels) in ``../intrinsics/`` under the same name, or 55 degrees where there are none.
 
     Raises:
         LyraError: The file is missing, no camera file, or holds an impossible camera (its frame is named).
     """
     path = Path(path)
-    with explain_reading(path):
-        data = path.read_bytes()
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError):
-        raise LyraError(f"{path} is no JSON: give cameras.json or a nerfstudio transforms.json") from None
-    if isinstance(content, dict) and "camera_to_world" in content:
-        frames = _own_frames(path, content)
-    elif isinstance(content, dict) and "frames" in content:
-        frames = _nerfstudio_frames(path, content, height, width)
-    else:
-        raise LyraError(f'{path} has neither "camera_to_world" nor "frames": give a camera file')
+    frames = _npz_frames(path, height, width) if path.suffix.lower() == ".npz" else _json_frames(path, height, width)
     if not frames:
         raise LyraError(f"{path} holds no cameras: give at least one")
     poses = np.stack([_check_pose(path, frame) for frame in frames])
@@ -84,6 +79,82 @@ def load_cameras(path: Path, height: int, width: int) -> Cameras:
         height,
         width,
     )
+
+
+def load_posed_images(path: Path, height: int, width: int) -> tuple[list[Path], Cameras]:
+    """Image files and cameras of a JSON file whose frames name their pictures (``file_path``), in order.
+
+    Raises:
+        LyraError: as ``load_cameras``, or a frame names no picture.
+    """
+    path = Path(path)
+    content = _read_json(path)
+    entries = content.get("frames") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise LyraError(f'{path} has no "frames" with pictures: give a nerfstudio transforms.json')
+    images = []
+    for index, entry in enumerate(entries):
+        name = entry.get("file_path") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or not name:
+            raise LyraError(f"{path}: frame {index} names no picture (file_path)")
+        images.append(path.parent / name)
+    return images, load_cameras(path, height, width)
+
+
+def _read_json(path: Path) -> Any:
+    with explain_reading(path):
+        data = path.read_bytes()
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        raise LyraError(f"{path} is no JSON: give cameras.json or a nerfstudio transforms.json") from None
+
+
+def _json_frames(path: Path, height: int, width: int) -> list[_Frame]:
+    content = _read_json(path)
+    if isinstance(content, dict) and "camera_to_world" in content:
+        return _own_frames(path, content)
+    if isinstance(content, dict) and "frames" in content:
+        return _nerfstudio_frames(path, content, height, width)
+    raise LyraError(f'{path} has neither "camera_to_world" nor "frames": give a camera file')
+
+
+def _npz_frames(path: Path, height: int, width: int) -> list[_Frame]:
+    poses = _load_npz(path)
+    if poses.ndim != 3 or poses.shape[1:] not in ((4, 4), (3, 4)):
+        raise LyraError(f"{path} has poses of shape {list(poses.shape)}: give [frames, 4, 4]")
+    if poses.shape[1] == 3:
+        bottom = np.broadcast_to(np.array([0.0, 0.0, 0.0, 1.0]), (len(poses), 1, 4))
+        poses = np.concatenate([poses, bottom], axis=1)
+    lens_file = path.parent.parent / "intrinsics" / path.name
+    if lens_file.is_file():
+        lenses = _load_npz(lens_file)
+        if lenses.shape != (len(poses), 4):
+            raise LyraError(f"{lens_file} does not hold fx, fy, cx, cy of {len(poses)} frames")
+        # The size of the images is not written down; the principal point of these data is their centre.
+        sizes = [(2 * lens[3], 2 * lens[2]) for lens in lenses]
+    else:
+        focal = 0.5 * min(height, width) / math.tan(math.radians(_NPZ_FOV) / 2)
+        lenses = np.tile([focal, focal, width / 2, height / 2], (len(poses), 1))
+        sizes = [(height, width)] * len(poses)
+    return [
+        _Frame(f"frame {i}", pose, lens, *size)
+        for i, (pose, lens, size) in enumerate(zip(poses, lenses, sizes, strict=True))
+    ]
+
+
+def _load_npz(path: Path) -> np.ndarray:
+    """``data`` in the order of ``inds``; no pickle is read and nothing large is unpacked."""
+    try:
+        with explain_reading(path), zipfile.ZipFile(path) as archive:
+            if max((entry.file_size for entry in archive.infolist()), default=0) > _LARGEST_ARRAY:
+                raise LyraError(f"{path} unpacks to more than {_LARGEST_ARRAY >> 20} MB: no camera file")
+        with np.load(path, allow_pickle=False) as arrays:
+            data = np.asarray(arrays["data"], dtype=np.float64)
+            order = np.argsort(arrays["inds"], kind="stable") if "inds" in arrays else np.arange(len(data))
+            return data[order]
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, IndexError, EOFError):
+        raise LyraError(f'{path} is no NPZ of poses (an array "data", and "inds"): make or download it again') from None
 
 
 def _own_frames(path: Path, content: dict[str, Any]) -> list[_Frame]:

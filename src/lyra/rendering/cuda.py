@@ -1,5 +1,7 @@
 """The CUDA renderer: gsplat's kernels, set up to draw the same picture as the CPU renderer."""
 
+from dataclasses import fields
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -20,6 +22,7 @@ def render_cuda(
     """Renders as :func:`lyra.rendering.render` does, on the Gaussians' CUDA device in float32.
 
     Raises:
+        ValueError: A field of the Gaussians holds NaN or infinity; the message names it.
         MissingExtraError: gsplat is not installed.
 
     Source: ``gsplat.rasterization`` of gsplat 1.5.3.
@@ -32,6 +35,10 @@ def render_cuda(
     with torch.autocast("cuda", enabled=False):
         gaussians = gaussians.to(torch.float32)
         cameras = cameras.to(gaussians.means.device).to(torch.float32)
+        for field in fields(gaussians):
+            values = getattr(gaussians, field.name).detach()
+            if values.numel() and not torch.stack(values.aminmax()).isfinite().all():
+                raise ValueError(f"the Gaussians' {field.name} hold NaN or infinity")
         if len(gaussians) == 0 or len(cameras) == 0:  # gsplat's kernels are not made for nothing.
             image = gaussians.means.new_zeros(len(cameras), 5, cameras.height, cameras.width)
             return over_background(image, background)

@@ -1,8 +1,9 @@
 """The projection of ``projection.py`` and its derivative as compiled loops over splats.
 
 Torch needs some eighty passes over memory for it, which would be half of the CPU renderer's time. Each splat
-is computed in float64 and rounded once, so long thin splats lose nothing; results are stored as float32 rows
-of ``FEATURES`` numbers: centre x, y; conic xx, xy, yy; opacity; red, green, blue; depth.
+is computed in float64 and rounded once, so long thin splats lose nothing. A splat is a row of ``ROW`` float32
+numbers, one cache line: centre x, y; conic xx, xy, yy; opacity; red, green, blue; depth; and the box of pixels that it
+can reach (left, top, right, bottom; exclusive; empty where it is not seen).
 
 A camera is 20 float64 numbers: its x, y and z axes and its centre in world space; fx, fy, cx, cy; the lowest
 x/z and y/z at which the perspective derivative is taken, and the highest.
@@ -17,6 +18,8 @@ import numpy as np
 from lyra.rendering.projection import ALPHA_MIN, BLUR, FARTHEST, LARGEST_SPREAD
 
 FEATURES = 10
+"""What of a splat has a gradient."""
+ROW = 16
 _inner = numba.njit(cache=True, error_model="numpy")
 
 
@@ -126,21 +129,51 @@ def _seen(x, y, z, scale, camera, near):
     return bound <= LARGEST_SPREAD * z and focal * math.sqrt(x * x + y * y + z * z) <= FARTHEST * z
 
 
+@_inner
+@no_type_check
+def _is_finite(mean, scale, quaternions, opacity, colors, n):
+    """Whether every number of a Gaussian is finite; their sum times zero is zero then, else NaN."""
+    sum_here = mean[0] + mean[1] + mean[2] + scale[0] + scale[1] + scale[2] + opacity
+    sum_here += np.float64(quaternions[n, 0]) + quaternions[n, 1] + quaternions[n, 2] + quaternions[n, 3]
+    sum_here += np.float64(colors[n, 0]) + colors[n, 1] + colors[n, 2]
+    return sum_here * 0.0 == 0.0
+
+
+@_inner
+@no_type_check
+def _fill_box(splat, extent_x, extent_y, height, width):
+    """Writes the box of pixels whose centres, at +0.5, are within the extents of the splat's centre."""
+    # Clamped as floats: one beyond an integer's range has no defined cast.
+    left = max(math.ceil(splat[0] - extent_x - 0.5), 0.0)
+    top = max(math.ceil(splat[1] - extent_y - 0.5), 0.0)
+    right = min(math.floor(splat[0] + extent_x - 0.5) + 1, np.float64(width))
+    bottom = min(math.floor(splat[1] + extent_y - 0.5) + 1, np.float64(height))
+    if left < right and top < bottom:
+        splat[10], splat[11], splat[12], splat[13] = left, top, right, bottom
+    else:
+        splat[10:14] = 0
+
+
 @numba.njit(nogil=True, cache=True, error_model="numpy")
 @no_type_check
-def project_forward(means, scales, quaternions, opacities, colors, camera, near, splats, extents, part, parts):
-    """Fills ``splats``, and ``extents``: how far from its centre each is seen, in pixels along x and y.
+def project_forward(
+    means, scales, quaternions, opacities, colors, camera, near, height, width, splats, depths, finite, part, parts
+):
+    """Fills ``splats`` and ``depths``; a Gaussian that cannot be seen becomes a row of zeros.
 
-    A splat that cannot be seen at all has the extent -1 and a row of zeros.
+    ``finite[part]`` becomes false where a number of this share's Gaussians is NaN or infinite.
     """
     first, last = share(len(means), part, parts)
     for n in range(first, last):
         mean, scale = _vector(means, n), _vector(scales, n)
         x, y, z = _local(mean, camera)
         opacity = np.float64(opacities[n])
+        if not _is_finite(mean, scale, quaternions, opacity, colors, n):
+            finite[part] = False
+        splat = splats[n]
         if opacity < ALPHA_MIN or not _seen(x, y, z, scale, camera, near):
-            extents[n, 0] = extents[n, 1] = -1
-            splats[n, :] = 0
+            splat[:] = 0
+            depths[n] = 0
             continue
         qw, qx, qy, qz, _ = _unit(quaternions, n)
         columns = _columns(qw, qx, qy, qz)
@@ -148,19 +181,16 @@ def project_forward(means, scales, quaternions, opacities, colors, camera, near,
         row_x, row_y = _times(_into(columns, row_x), scale), _times(_into(columns, row_y), scale)
         xx, xy, yy = _dot(row_x, row_x), _dot(row_x, row_y), _dot(row_y, row_y)
         normal = _cross(row_x, row_y)
-        determinant = _dot(normal, normal) + BLUR * (xx + yy) + BLUR * BLUR
-        splats[n, 0] = camera[12] * x / z + camera[14]
-        splats[n, 1] = camera[13] * y / z + camera[15]
-        splats[n, 2] = (yy + BLUR) / determinant
-        splats[n, 3] = -xy / determinant
-        splats[n, 4] = (xx + BLUR) / determinant
-        splats[n, 5] = opacities[n]
-        splats[n, 6], splats[n, 7], splats[n, 8] = colors[n, 0], colors[n, 1], colors[n, 2]
-        splats[n, 9] = z
+        inverse = 1 / (_dot(normal, normal) + BLUR * (xx + yy) + BLUR * BLUR)
+        splat[0] = camera[12] * x / z + camera[14]
+        splat[1] = camera[13] * y / z + camera[15]
+        splat[2], splat[3], splat[4] = (yy + BLUR) * inverse, -xy * inverse, (xx + BLUR) * inverse
+        splat[5] = opacities[n]
+        splat[6], splat[7], splat[8] = colors[n, 0], colors[n, 1], colors[n, 2]
+        splat[9] = depths[n] = z
         # Where it falls to the faintest alpha, and a little more: what is seen is decided at the pixel.
         radius = math.sqrt(2 * max(math.log(opacity / ALPHA_MIN), 0.0)) * 1.0001 + 1e-3
-        extents[n, 0] = radius * math.sqrt(xx + BLUR)
-        extents[n, 1] = radius * math.sqrt(yy + BLUR)
+        _fill_box(splat, radius * math.sqrt(xx + BLUR), radius * math.sqrt(yy + BLUR), height, width)
 
 
 @_inner
@@ -224,8 +254,7 @@ def project_backward(
     quaternions,
     camera,
     splats,
-    pair_gradients,
-    offsets,
+    gradients,
     to_means,
     to_scales,
     to_quaternions,
@@ -233,23 +262,15 @@ def project_backward(
     part,
     parts,
 ):
-    """Sums each splat's pairs, in the order of its tiles, and carries the sum back through the projection.
+    """Carries each splat's gradient back through the projection and adds it to those of its Gaussian.
 
-    ``to_rest`` receives the gradients of opacity, red, green and blue. Splats without pairs get zeros. The
-    sums are formed in place, in each splat's first pair.
+    ``to_rest`` receives the gradients of opacity, red, green and blue.
     """
     first, last = share(len(means), part, parts)
     for n in range(first, last):
-        if offsets[n] == offsets[n + 1]:
-            to_means[n, :] = 0
-            to_scales[n, :] = 0
-            to_quaternions[n, :] = 0
-            to_rest[n, :] = 0
+        if splats[n, 12] == 0:
             continue
-        gradient = pair_gradients[offsets[n]]
-        for pair in range(offsets[n] + 1, offsets[n + 1]):
-            for feature in range(FEATURES):
-                gradient[feature] += pair_gradients[pair, feature]
+        gradient = gradients[n]
         mean, scale = _vector(means, n), _vector(scales, n)
         x, y, z = _local(mean, camera)
         qw, qx, qy, qz, length = _unit(quaternions, n)
@@ -269,7 +290,8 @@ def project_backward(
             _mix(to_own_x[2], row_x, to_own_y[2], row_y),
         )
         for i in range(3):
-            to_means[n, i], to_scales[n, i] = to_mean[i], to_scale[i]
+            to_means[n, i] += to_mean[i]
+            to_scales[n, i] += to_scale[i]
         for i in range(4):
-            to_quaternions[n, i] = to_quaternion[i]
-            to_rest[n, i] = gradient[5 + i]
+            to_quaternions[n, i] += to_quaternion[i]
+            to_rest[n, i] += gradient[5 + i]

@@ -6,8 +6,9 @@ Pictures and gradients are the same bytes on every run and for every number of t
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -18,8 +19,13 @@ from torch.autograd.function import once_differentiable
 from lyra.cameras import Cameras
 from lyra.gaussians import Gaussians
 from lyra.rendering import kernels, projection_kernels
-from lyra.rendering.image import Rendering, over_background, stack_views
+from lyra.rendering.image import Rendering, over_background
 from lyra.rendering.projection import tangent_limits
+
+
+PAIRS_AT_ONCE = 2**24
+"""A run of tiles has at most so many pairs of splat and tile, and at least one tile; a pair takes 4 bytes, 44 in the
+backward pass."""
 
 
 @lru_cache(maxsize=4)
@@ -44,63 +50,131 @@ def _in_parts(kernel: Callable[..., None], parts: int, *arguments: object) -> No
         work.result()
 
 
+@dataclass(frozen=True)
+class _View:
+    """Splats as one camera sees them."""
+
+    splats: np.ndarray
+    """Rows, see ``projection_kernels``."""
+    depths: np.ndarray
+    height: int
+    width: int
+
+    @property
+    def tiles_x(self) -> int:
+        return -(-self.width // kernels.TILE)
+
+    def runs(self) -> tuple[np.ndarray, list[tuple[int, int]]]:
+        """Members of each tile by share of the splats, and runs of tiles (first, last) of bounded pairs."""
+        parts = torch.get_num_threads()
+        counts = np.zeros((parts, self.tiles_x * -(-self.height // kernels.TILE)), np.int64)
+        _in_parts(kernels.count_members, parts, self.splats, self.tiles_x, counts)
+        ends, total = [0], counts.sum(0).cumsum()
+        while ends[-1] < len(total):
+            passed = total[ends[-1] - 1] if ends[-1] else 0
+            ends.append(max(int(np.searchsorted(total, passed + PAIRS_AT_ONCE, "right")), ends[-1] + 1))
+        return counts, list(pairwise(ends))
+
+    def sort(self, counts: np.ndarray, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Splats tile by tile and front to back for a run of tiles, and where each tile's begin."""
+        counts = counts[:, first:last]
+        starts = np.concatenate([[0], counts.sum(0).cumsum()])
+        places = starts[:-1] + counts.cumsum(0) - counts
+        members = np.empty(starts[-1], np.int32)
+        _in_parts(kernels.place_members, len(counts), self.splats, self.tiles_x, first, last, places, members)
+        _in_parts(kernels.sort_members, 4 * len(counts), self.depths.view(np.uint32), members, starts)
+        return members, starts
+
+
 class _Accumulate(torch.autograd.Function):
-    """Gaussians to red, green, blue, depth (sums) and alpha of one view."""
+    """Gaussians to red, green, blue, depth (sums) and alpha of each view."""
 
     @staticmethod
-    def forward(ctx, camera: np.ndarray, near: float, height: int, width: int, *values: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(ctx, cameras: Cameras, near: float, *values: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         values = tuple(v.detach().contiguous() for v in values)
-        gaussians = [v.numpy() for v in values]
-        size, threads = len(values[0]), torch.get_num_threads()
-        splats = np.empty((size, projection_kernels.FEATURES), np.float32)
-        extents = np.empty((size, 2), np.float32)
-        bounds, counts = np.empty((size, 4), np.int32), np.empty(size, np.int64)
-        _in_parts(projection_kernels.project_forward, threads, *gaussians, camera, near, splats, extents)
-        _in_parts(kernels.find_tiles, threads, splats, extents, height, width, bounds, counts)
-
-        offsets = np.concatenate([[0], counts.cumsum()])
-        tiles_x, tiles_y = -(-width // kernels.TILE), -(-height // kernels.TILE)
-        places = np.zeros((threads, tiles_x * tiles_y), np.int64)
-        _in_parts(kernels.count_members, threads, bounds, offsets, tiles_x, places)
-        starts = np.concatenate([[0], places.sum(0).cumsum()])
-        places = starts[:-1] + places.cumsum(0) - places
-        owners, members = np.empty((2, offsets[-1]), np.int32)
-        _in_parts(kernels.place_members, threads, bounds, offsets, tiles_x, places, owners, members)
-
-        keys = splats[:, 9].copy().view(np.uint32)
-        reached = np.zeros(tiles_x * tiles_y, np.int64)
-        image = np.zeros((5, height, width), np.float32)
-        pairs = (bounds, owners, members, starts)
-        # More parts than threads, since some tiles are fuller and some threads get less of a shared core.
-        _in_parts(kernels.composite, 4 * threads, splats, keys, *pairs, image, reached)
-        result = torch.from_numpy(image)
-        ctx.save_for_backward(*values[:3], result)
-        ctx.work = (camera, splats, offsets, pairs, reached)
-        return result
+        image = torch.empty(len(cameras), 5, cameras.height, cameras.width)
+        ctx.rows = [_row(cameras, view) for view in range(len(cameras))]
+        ctx.near, ctx.views = near, []
+        for row, target in zip(ctx.rows, image.numpy(), strict=True):
+            kept = _forward(_project(values, row, near, cameras.height, cameras.width), target)
+            if any(ctx.needs_input_grad):
+                ctx.views.append(kept)
+        ctx.save_for_backward(*values[:3], image)
+        return image
 
     @staticmethod
     @once_differentiable
     def backward(ctx, image_gradient: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         *values, image = ctx.saved_tensors
-        camera, splats, offsets, pairs, reached = ctx.work
-        threads = torch.get_num_threads()
-        pair_gradients = np.zeros((offsets[-1], projection_kernels.FEATURES), np.float32)
         slopes = image_gradient.contiguous().numpy()
+        gradients = [torch.zeros_like(v) for v in values]
+        rest = image.new_zeros(len(values[0]), 4)
+        arrays = [t.numpy() for t in (*gradients, rest)]
+        for row, kept, finished, slope in zip(ctx.rows, ctx.views, image.numpy(), slopes, strict=True):
+            splat_gradients = _backward(kept, finished, slope)
+            _in_parts(
+                projection_kernels.project_backward,
+                torch.get_num_threads(),
+                *(*(v.numpy() for v in values), row, kept[0].splats, splat_gradients, *arrays),
+            )
+        return None, None, *gradients, rest[:, 0], rest[:, 1:]
+
+
+_Kept = tuple[_View, tuple[np.ndarray, np.ndarray] | None, np.ndarray]
+"""What the forward pass of a view keeps: its splats, their order where it is one run of tiles, and how many of its
+splats each tile looked at."""
+
+
+def _project(values: tuple[Tensor, ...], row: np.ndarray, near: float, height: int, width: int) -> _View:
+    size, threads = len(values[0]), torch.get_num_threads()
+    view = _View(np.empty((size, projection_kernels.ROW), np.float32), np.empty(size, np.float32), height, width)
+    finite = np.ones(threads, np.bool_)
+    arrays = [v.numpy() for v in values]
+    _in_parts(
+        projection_kernels.project_forward,
+        threads,
+        *(*arrays, row, near, height, width, view.splats, view.depths, finite),
+    )
+    if not finite.all():
+        for field, array in zip(fields(Gaussians), arrays, strict=True):
+            if not np.isfinite(array).all():
+                raise ValueError(f"the Gaussians' {field.name} hold NaN or infinity")
+    return view
+
+
+def _forward(view: _View, image: np.ndarray) -> _Kept:
+    counts, runs = view.runs()
+    reached = np.zeros(counts.shape[1], np.int64)
+    order = None
+    for first, last in runs:
+        order = view.sort(counts, first, last)
+        # More parts than threads, since some tiles are fuller and some threads get less of a shared core.
+        _in_parts(kernels.composite, 4 * torch.get_num_threads(), view.splats, *order, first, image, reached)
+    return view, order if len(runs) == 1 else None, reached
+
+
+def _backward(kept: _Kept, image: np.ndarray, slopes: np.ndarray) -> np.ndarray:
+    """Gradients of a view's splats, one row of ``FEATURES`` each."""
+    view, order, reached = kept
+    threads = torch.get_num_threads()
+    if order is None:
+        counts, runs = view.runs()
+    else:
+        counts, runs = None, [(0, len(reached))]
+    gradients = np.zeros((len(view.splats), projection_kernels.FEATURES), np.float32)
+    pairs_of = np.empty(len(view.splats), np.int64)
+    for first, last in runs:
+        members, starts = order if counts is None else view.sort(counts, first, last)
+        _in_parts(kernels.count_pairs, threads, view.splats, view.tiles_x, first, last, pairs_of)
+        offsets = np.concatenate([[0], pairs_of.cumsum()])
+        pair_gradients = np.zeros((offsets[-1], projection_kernels.FEATURES), np.float32)
         _in_parts(
             kernels.composite_backward,
             4 * threads,
-            *(splats, *pairs, image.numpy(), reached, slopes, pair_gradients),
+            *(view.splats, offsets, members, starts, first, image, reached, slopes, pair_gradients),
         )
-        gradients = [torch.empty_like(v) for v in values]
-        rest = image.new_empty(len(splats), 4)
-        _in_parts(
-            projection_kernels.project_backward,
-            threads,
-            *(v.numpy() for v in values),
-            *(camera, splats, pair_gradients, offsets),
-            *(g.numpy() for g in (*gradients, rest)),
-        )
-        return None, None, None, None, *gradients, rest[:, 0], rest[:, 1:]
+        _in_parts(kernels.sum_pairs, threads, pair_gradients, offsets, gradients)
+    return gradients
 
 
 def render_tiled(
@@ -117,12 +191,7 @@ def render_tiled(
     with torch.autocast("cpu", enabled=False):
         gaussians = gaussians.to(torch.float32)
         values = [getattr(gaussians, field.name) for field in fields(Gaussians)]
-        views = []
-        for view in range(len(cameras)):
-            image = _Accumulate.apply(_row(cameras, view), near, cameras.height, cameras.width, *values)
-            views.append(image)
-        image = stack_views(views, cameras.height, cameras.width, gaussians.means)
-        return over_background(image, background)
+        return over_background(_Accumulate.apply(cameras, near, *values), background)
 
 
 def _row(cameras: Cameras, view: int) -> np.ndarray:

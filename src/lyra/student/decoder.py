@@ -3,17 +3,19 @@
 Source: ``LatentRecon`` of Lyra (sections "3DGS decoder" of paper and fact sheet); golden ``lyra_decoder_static``.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from lyra.gaussians import Gaussians, prune
-from lyra.student.mamba2 import MambaBlock
+from lyra.gaussians import Gaussians, merge, prune
+from lyra.student.mamba2 import SEGMENT, MambaBlock
 
 RAW_CHANNELS = 12
 """distance 1, color 3, scale 3, rotation 4, opacity 1."""
@@ -79,16 +81,6 @@ class BaseSurface:
         novel[:, :, 0] = 0
         novel[:, 0, 0] = 1
         return novel
-
-    def sharpened(self, strength: Tensor) -> "BaseSurface":
-        """Colors with what a blur takes from them added ``strength`` times: a Gaussian is wider than its cell."""
-        flat = rearrange(self.color, "b v t h w c -> (b v t) c h w")
-        kernel = flat.new_tensor([0.25, 0.5, 0.25])
-        blurred = F.pad(flat, (1, 1, 1, 1), mode="replicate")
-        window = torch.outer(kernel, kernel).expand(3, 1, 3, 3)
-        detail = rearrange(flat - F.conv2d(blurred, window, groups=3), "(b v t) c h w -> b v t h w c",
-                           b=self.color.shape[0], v=self.color.shape[1])  # fmt: skip
-        return replace(self, color=self.color + strength * detail)
 
 
 @dataclass(frozen=True)
@@ -167,7 +159,10 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token width"]:
         """Attention, then MLP."""
         x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        if x.shape[1] <= SEGMENT:
+            return x + self.mlp(self.norm2(x))
+        # The MLP's hidden layer is four times the tokens, which a long sequence has no memory for at once.
+        return torch.cat([part + self.mlp(self.norm2(part)) for part in x.split(SEGMENT, dim=1)], dim=1)
 
 
 class GaussianDecoder(nn.Module):
@@ -184,7 +179,6 @@ class GaussianDecoder(nn.Module):
             self.target_time_embed = PatchEmbed(c, width, patch, zero=True)
         if config.geometry == "cache":
             self.depth_embed = PatchEmbed(2, width, config.splats_per_token, zero=True)
-            self.sharpness = nn.Parameter(torch.zeros(()))
         self.blocks = nn.ModuleList(
             AttentionBlock(width, config.heads)
             if (index + 1) % config.attention_every == 0
@@ -231,15 +225,21 @@ class GaussianDecoder(nn.Module):
         maps = maps[:, :, :, :: self.config.splat_frames]
         return self.depth_embed(maps.flatten(0, 1))
 
-    def _sharpen(self, inputs: StudentInputs) -> StudentInputs:
-        return inputs if inputs.base is None else replace(inputs, base=inputs.base.sharpened(self.sharpness))
+    def mix(self, inputs: StudentInputs, recompute: bool = False) -> Float[Tensor, "batch token width"]:
+        """Tokens after all blocks; see ``forward``."""
+        tokens = self.embed(inputs)
+        for block in self.blocks:
+            tokens = checkpoint(block, tokens, use_reentrant=False) if recompute else block(tokens)
+        return tokens
 
     def raw_gaussians(self, inputs: StudentInputs) -> Float[Tensor, "batch view time height width 12"]:
         """The head's output before activation, on the grid of the Gaussians."""
+        return self._head(self.mix(inputs), inputs)
+
+    def _head(
+        self, tokens: Float[Tensor, "batch token dim"], inputs: StudentInputs
+    ) -> Float[Tensor, "batch view time height width 12"]:
         batch, views, _, frames, height, width = inputs.latents.shape
-        tokens = self.embed(inputs)
-        for block in self.blocks:
-            tokens = block(tokens)
         rows, columns = height // self.config.token_patch, width // self.config.token_patch
         grid = rearrange(
             self.norm(tokens),
@@ -248,12 +248,37 @@ class GaussianDecoder(nn.Module):
         )
         return rearrange(self.head(grid), "(b v) c t h w -> b v t h w c", b=batch, v=views)
 
-    def forward(self, inputs: StudentInputs) -> Gaussians:
-        """All Gaussians of a scene, unpruned, in the order view, time, row, column; geometry in float32."""
-        raw = self.raw_gaussians(inputs)
+    def forward(self, inputs: StudentInputs, recompute: bool = False) -> Gaussians:
+        """All Gaussians of a scene, unpruned, in the order view, time, row, column; geometry in float32.
+
+        Args:
+            inputs: From ``prepare_student_inputs``.
+            recompute: In training, keep only the tokens between blocks and compute the rest again for the gradient.
+        """
+        tokens = self.mix(inputs, recompute)
+        if recompute:
+            return cast(Gaussians, checkpoint(self._gaussians, tokens, inputs, use_reentrant=False))
+        return self._gaussians(tokens, inputs)
+
+    def stream(self, inputs: StudentInputs) -> Iterator[Gaussians]:
+        """The same Gaussians, those of one view after another, without a gradient.
+
+        A "cache" decoder, whose scenes are small, gives all at once.
+        """
+        with torch.no_grad():
+            tokens = self.mix(inputs)
+            views = inputs.latents.shape[1]
+            if self.config.geometry == "cache" or views == 1:
+                yield self._gaussians(tokens, inputs)
+                return
+            for view, part in enumerate(tokens.chunk(views, dim=1)):
+                yield self._gaussians(part, _select_view(inputs, view))
+
+    def _gaussians(self, tokens: Float[Tensor, "batch token width"], inputs: StudentInputs) -> Gaussians:
+        raw = self._head(tokens, inputs)
         raw = raw.float() if raw.dtype in (torch.bfloat16, torch.float16) else raw
         if self.config.geometry == "cache":
-            gaussians = activate_cache(raw, self._sharpen(inputs), self.config)
+            gaussians = activate_cache(raw, inputs, self.config)
         else:
             gaussians = activate_ray(raw, inputs.ray_origins, inputs.ray_directions, self.config)
         return Gaussians(
@@ -263,6 +288,19 @@ class GaussianDecoder(nn.Module):
             opacities=gaussians.opacities.flatten(1),
             colors=gaussians.colors.flatten(1, -2),
         )
+
+
+def _select_view(inputs: StudentInputs, view: int) -> StudentInputs:
+    """What head and activation read of one view."""
+    picked = slice(view, view + 1)
+    return replace(
+        inputs,
+        latents=inputs.latents[:, picked],
+        plucker=inputs.plucker[:, picked],
+        ray_origins=inputs.ray_origins[:, picked],
+        ray_directions=inputs.ray_directions[:, picked],
+        pixel_angle=inputs.pixel_angle[:, picked],
+    )
 
 
 def _split(raw: Tensor) -> tuple[Tensor, ...]:
@@ -319,8 +357,24 @@ def activate_cache(
 
 @torch.no_grad()
 def decode_scene(decoder: GaussianDecoder, inputs: StudentInputs) -> Gaussians:
-    """One pass over all trajectories of one scene; the Gaussians that pruning keeps."""
-    gaussians = decoder(inputs).map(lambda tensor: tensor[0])
-    if decoder.config.keep < 1:
-        gaussians = prune(gaussians, round(decoder.config.keep * len(gaussians)))
-    return gaussians
+    """One pass over all trajectories of one scene; the Gaussians that pruning keeps, the most opaque first.
+
+    Gaussians are made view by view and pruned at once, so that no more than one view's are there unpruned.
+    """
+    keep, count = decoder.config.keep, count_gaussians(decoder.config, inputs)
+    best: Gaussians | None = None
+    for gaussians in decoder.stream(inputs):
+        gaussians = gaussians.map(lambda tensor: tensor[0])
+        best = gaussians if best is None else merge([best, gaussians])
+        # What is not among the best so far is not among the best of all; the order of equals is kept.
+        if keep < 1:
+            best = prune(best, round(keep * count))
+    assert best is not None
+    return best
+
+
+def count_gaussians(config: DecoderConfig, inputs: StudentInputs) -> int:
+    """Gaussians that a decoder makes of one scene, before pruning."""
+    _, views, _, frames, height, width = inputs.latents.shape
+    cells = (height // config.token_patch) * (width // config.token_patch)
+    return views * (1 + config.splat_frames * (frames - 1)) * cells * config.splats_per_token**2

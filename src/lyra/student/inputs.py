@@ -8,14 +8,14 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra.cache import DepthCache, fill_holes, move_cache, render_cache
+from lyra.cache import FAR_BIAS, DepthCache, fill_holes, move_cache, render_cache
 from lyra.cameras import Cameras, invert_rigid, pixel_rays, plucker_map, z_depth_factor
 from lyra.clips import Clip
 from lyra.student.decoder import BaseSurface, DecoderConfig, StudentInputs
 from lyra.tokenizer import LatentSpec, Tokenizer
 
-FAR_BIAS = 4
-"""Power of the depth by which a known pixel counts where holes are filled."""
+PLUCKER_PIXELS = 1 << 23
+"""Pixels whose rays are made at once."""
 
 
 def frame_times(frames: int) -> Float[Tensor, "time"]:
@@ -88,8 +88,17 @@ def prepare_student_inputs(
 
 def _encode_plucker(cameras: Cameras, tokenizer: Tokenizer) -> Float[Tensor, "1 channel time h w"]:
     """Both halves of the Plücker map as videos of raw values, through the tokenizer."""
-    halves = rearrange(plucker_map(cameras), "t (half c) h w -> half c t h w", half=2)
-    return torch.cat([tokenizer.encode(half[None]) for half in halves], dim=1)
+    return torch.cat([tokenizer.encode(_plucker_half(cameras, half)[None]) for half in range(2)], dim=1)
+
+
+def _plucker_half(cameras: Cameras, half: int) -> Float[Tensor, "3 time height width"]:
+    """Moments (0) or directions (1), a few frames at a time: whole maps of a large video are many gigabytes."""
+    frames = max(1, PLUCKER_PIXELS // (cameras.height * cameras.width))
+    video = cameras.intrinsics.new_empty(3, len(cameras), cameras.height, cameras.width)
+    for first in range(0, len(cameras), frames):
+        maps = plucker_map(cameras[first : first + frames])[:, 3 * half : 3 * half + 3]
+        video[:, first : first + frames] = maps.movedim(1, 0)
+    return video
 
 
 def _base_surface(

@@ -1,60 +1,32 @@
-"""Mamba-2 in plain torch: state-space duality by chunks, and the bidirectional block of the paper's decoder.
+"""The bidirectional Mamba-2 block of the paper's decoder.
 
-Within a chunk the recurrence is one masked matrix product; between chunks the state is carried exactly.
-
-Source: Dao & Gu 2024 (Mamba-2), listing 1 and section 6; block layout as in Lyra's decoder. Golden
-``lyra_decoder_static``.
+Source: Dao & Gu 2024 (Mamba-2); block layout as in Lyra's decoder. Golden ``lyra_decoder_static``.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lyra.student.selective_scan import scan_segment, selective_scan
 
-def selective_scan(
-    x: Float[Tensor, "batch token head channel"],
-    step: Float[Tensor, "batch token head"],
-    decay: Float[Tensor, "head"],
-    write: Float[Tensor, "batch token state"],
-    read: Float[Tensor, "batch token state"],
-    chunk: int = 64,
-) -> Float[Tensor, "batch token head channel"]:
-    """y_t = C_t h_t with h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t^T, by chunks.
+SEGMENT = 4096
+"""Longer sequences are scanned a segment at a time, which bounds the memory between projections and scan."""
+CPU_SEGMENT = 1024
+"""Tokens of a segment on a CPU: its tensors stay in the cache."""
+GPU_SEGMENT = 1 << 16
 
-    Args:
-        x: Input.
-        step: Positive step sizes dt.
-        decay: A, negative.
-        write: B, shared by all heads.
-        read: C, shared by all heads.
-        chunk: Tokens a chunk; the result does not depend on it, the speed does.
-    """
-    tokens = x.shape[1]
-    pad = -tokens % chunk
-    # A padded token has dt = 0: it neither decays nor writes the state.
-    x, step, write, read = (F.pad(t, (0, 0) * (t.ndim - 2) + (0, pad)) for t in (x, step, write, read))
-    x = rearrange(x * step[..., None], "b (c q) h p -> b c h q p", q=chunk)
-    write, read = (rearrange(t, "b (c q) n -> b c q n", q=chunk) for t in (write, read))
-    log_decay = rearrange(step * decay, "b (c q) h -> b c h q", q=chunk).cumsum(-1)
 
-    causal = torch.ones(chunk, chunk, dtype=torch.bool, device=x.device).tril()
-    spans = (log_decay[..., :, None] - log_decay[..., None, :]).masked_fill(~causal, -torch.inf)
-    within = (spans.exp() * (read @ write.mT)[:, :, None]) @ x
+@dataclass
+class ScanMemory:
+    """What one direction of a scan hands from a segment to the next."""
 
-    to_end = (log_decay[..., -1:] - log_decay).exp()
-    written = (x * to_end[..., None]).mT @ write[:, :, None]
-    carry = log_decay[..., -1].exp()[..., None, None]
-    state = torch.zeros_like(written[:, 0])
-    before = []
-    for index in range(written.shape[1]):
-        before.append(state)
-        state = carry[:, index] * state + written[:, index]
-    carried = read[:, :, None] @ torch.stack(before, dim=1).mT * log_decay.exp()[..., None]
-    return rearrange(within + carried, "b c h q p -> b (c q) h p")[:, :tokens]
+    inputs: Float[Tensor, "batch halo mixed"]
+    """Last inputs of the causal convolution."""
+    state: Float[Tensor, "batch state head channel"]
 
 
 class Scan(nn.Module):
@@ -87,6 +59,47 @@ class Scan(nn.Module):
             y = (y + self.D[:, None] * x).flatten(-2)
         return self.norm(y * F.silu(gate.to(precise)))
 
+    def start(self, projected: Float[Tensor, "batch token projected"]) -> ScanMemory:
+        """Memory before the first segment of a sequence."""
+        precise = torch.float64 if projected.dtype == torch.float64 else torch.float32
+        halo = self.conv1d.kernel_size[0] - 1
+        inputs = projected.new_zeros(len(projected), halo, self.inner + 2 * self.state)
+        shape = (len(projected), self.state, self.heads, self.inner // self.heads)
+        return ScanMemory(inputs, torch.zeros(shape, dtype=precise, device=projected.device))
+
+    def scan(
+        self, projected: Float[Tensor, "batch token projected"], memory: ScanMemory
+    ) -> tuple[Float[Tensor, "batch token inner"], ScanMemory]:
+        """Scans the next segment of a sequence; all segments together are ``forward`` of the whole."""
+        gate, mixed, step = projected.split([self.inner, self.inner + 2 * self.state, self.heads], dim=-1)
+        extended = torch.cat([memory.inputs, mixed], dim=1)
+        mixed = F.silu(_causal_convolution(extended, self.conv1d.weight, self.conv1d.bias))
+        with torch.autocast(projected.device.type, enabled=False):
+            precise = memory.state.dtype
+            x, write, read = mixed.to(precise).split([self.inner, self.state, self.state], dim=-1)
+            x = x.unflatten(-1, (self.heads, -1))
+            step = F.softplus(step.to(precise) + self.dt_bias)
+            y, state = scan_segment(x, step, -self.A_log.exp(), write, read, memory.state)
+            y = torch.addcmul(y, self.D[:, None].to(precise), x).flatten(-2)
+        return self.norm(y * F.silu(gate.to(precise))), ScanMemory(extended[:, mixed.shape[1] :], state)
+
+
+def _causal_convolution(
+    extended: Float[Tensor, "batch token_and_halo channel"],
+    weight: Float[Tensor, "channel 1 tap"],
+    bias: Float[Tensor, "channel"] | None,
+) -> Float[Tensor, "batch token channel"]:
+    """A depthwise convolution along tokens that are rows, without turning them to columns."""
+    taps = weight.shape[-1]
+    tokens = extended.shape[1] - taps + 1
+    weight = weight.to(extended.dtype)
+    total = extended[:, :tokens] * weight[:, 0, 0]
+    if bias is not None:
+        total = total + bias.to(extended.dtype)
+    for tap in range(1, taps):
+        total = torch.addcmul(total, extended[:, tap : tap + tokens], weight[:, 0, tap])
+    return total
+
 
 class MambaBlock(nn.Module):
     """Residual bidirectional Mamba-2: shared projections, one scan a direction, summed."""
@@ -103,7 +116,32 @@ class MambaBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token width"]:
         """Mixes all tokens of the sequence in both directions."""
+        if x.shape[1] > SEGMENT:
+            return self.forward_by_segments(x)
         projected = self.in_proj(self.norm(x))
         forward, backward = self.scans
         mixed = forward(projected) + backward(projected.flip(1)).flip(1)
         return x + self.out_proj(mixed)
+
+    def forward_by_segments(
+        self, x: Float[Tensor, "batch token width"], segment: int | None = None
+    ) -> Float[Tensor, "batch token width"]:
+        """The same for long sequences: exact, since both directions hand their state from segment to segment."""
+        segment = segment or (GPU_SEGMENT if x.is_cuda else CPU_SEGMENT)
+        parts = x.split(segment, dim=1)
+        projected = [self.in_proj(self.norm(part)) for part in parts]
+        forward, backward = (scan for scan in self.scans if isinstance(scan, Scan))
+        memory = forward.start(projected[0])
+        mixed = []
+        for part in projected:
+            y, memory = forward.scan(part, memory)
+            mixed.append(y)
+        memory = backward.start(projected[0])
+        outputs = []
+        for index in reversed(range(len(parts))):
+            y, memory = backward.scan(projected[index].flip(1), memory)
+            outputs.append(parts[index] + self.out_proj(mixed[index] + y.flip(1)))
+            # Outside a graph nothing else holds them: a long sequence's are gigabytes.
+            projected.pop()
+            mixed.pop()
+        return torch.cat(outputs[::-1], dim=1)

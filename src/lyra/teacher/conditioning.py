@@ -6,6 +6,7 @@ buffer 1 mask 16 | padding 1. Buffers that hold nothing are zero *latents*, not 
 Source: ``encode_warped_frames`` and the 82-channel patch embedding of GEN3C; goldens ``gen3c_dit``, ``gen3c_sampler``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lyra.cache import CacheViews
+from lyra.teacher.departure import Departure
 from lyra.teacher.sampling import Network
 from lyra.tokenizer import Tokenizer
 
@@ -28,10 +30,30 @@ class Condition:
     """Image and mask latents of every buffer."""
     text: Float[Tensor, "batch text_token text_channel"]
     """Text embedding."""
+    space: Departure | None = None
+    """Where the small teacher denoises instead of in normalized latents."""
 
     def without_camera(self, negative_text: Float[Tensor, "batch text_token text_channel"]) -> "Condition":
         """The unconditional twin: negative text and zeroed buffers, the first frame kept."""
-        return Condition(self.first_frame, torch.zeros_like(self.buffers), negative_text)
+        return Condition(self.first_frame, torch.zeros_like(self.buffers), negative_text, self.space)
+
+    def to(self, device: torch.device | str) -> "Condition":
+        """Moves it to a device."""
+        space = self.space and Departure(self.space.suggested.to(device), self.space.spread.to(device))
+        return Condition(self.first_frame.to(device), self.buffers.to(device), self.text.to(device), space)
+
+
+def stack_conditions(conditions: Sequence[Condition]) -> Condition:
+    """Conditions of several clips as one batch."""
+    if len(conditions) == 1:
+        return conditions[0]
+    spaces = [condition.space for condition in conditions if condition.space is not None]
+    return Condition(
+        torch.cat([condition.first_frame for condition in conditions]),
+        torch.cat([condition.buffers for condition in conditions]),
+        torch.cat([condition.text for condition in conditions]),
+        Departure(torch.cat([s.suggested for s in spaces]), torch.cat([s.spread for s in spaces])) if spaces else None,
+    )
 
 
 def encode_buffers(
@@ -68,13 +90,18 @@ def encode_first_frame(
 
 
 def condition_network(transformer: nn.Module, condition: Condition, fps: float) -> Network:
-    """A ``CosmosTransformer3DModel`` with its conditioning bound, as F(c_in x, c_noise)."""
+    """A ``CosmosTransformer3DModel`` with its conditioning bound, as F(c_in x, c_noise).
+
+    The network works in the type of its weights; what goes in and comes out keeps the sampler's.
+    """
     mask = torch.zeros_like(condition.first_frame[:, :1])
     mask[:, :, 0] = 1
     padding = torch.zeros_like(mask)
+    dtype = getattr(transformer, "dtype", condition.first_frame.dtype)
+    text = condition.text.to(dtype)
 
     def network(x: Tensor, time: Tensor) -> Tensor:
-        layout = torch.cat([x, mask, condition.buffers, padding], dim=1)
-        return transformer(layout, time, condition.text, fps=fps, return_dict=False)[0]
+        layout = torch.cat([x, mask, condition.buffers, padding], dim=1).to(dtype)
+        return transformer(layout, time, text, fps=fps, return_dict=False)[0].to(x.dtype)
 
     return network

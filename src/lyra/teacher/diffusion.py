@@ -1,7 +1,8 @@
 """From a cache and a camera path to a clip's latents."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -9,15 +10,36 @@ from diffusers import EDMEulerScheduler
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lyra.cache import PUBLISHED_WARP, CacheViews, DepthCache, EdgeFilter, WarpSettings, render_cache
+from lyra.cache import PUBLISHED_WARP, CacheViews, DepthCache, EdgeFilter, WarpSettings, fill_views, render_cache
 from lyra.cameras import Cameras
+from lyra.errors import LyraError
+from lyra.memory import Placement
 from lyra.occlusion import mask_occluded
-from lyra.teacher.conditioning import Condition, condition_network, encode_buffers, encode_first_frame
-from lyra.teacher.sampling import guide, precondition, sample_euler, schedule_sigmas
+from lyra.teacher.conditioning import (
+    Condition,
+    condition_network,
+    encode_buffers,
+    encode_first_frame,
+    stack_conditions,
+)
+from lyra.teacher.departure import Spread, coverage, departure
+from lyra.teacher.sampling import (
+    Denoise,
+    guide,
+    precondition,
+    sample_euler,
+    sample_heun,
+    sample_multistep,
+    sample_renoised,
+    schedule_sigmas,
+)
+from lyra.teacher.tiling import place_tokenizer
 from lyra.tokenizer import Tokenizer
 from lyra.trajectories import noise_generator
 
 _PUBLISHED_AUGMENT_SEED = 1
+
+Sampler = Literal["euler", "heun", "multistep", "few_step"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +61,22 @@ class TeacherConfig:
     """Erase what the cache's dropped edges would hide; see ``lyra.occlusion``."""
     published_warp: bool = False
     """Splat the cache with the published model's pixel centres and normalisation."""
+    sampler: Sampler = "euler"
+    """The published one; second order with two passes or one a step; or for networks distilled to few steps."""
+    spread: Spread | None = None
+    """The small teacher's units; see ``lyra.teacher.departure``. The published teacher has none."""
+
+    def __post_init__(self) -> None:
+        if self.sampler not in get_args(Sampler):
+            raise LyraError(f"unknown sampler {self.sampler!r}: give one of {', '.join(get_args(Sampler))}")
+        if self.steps < 1:
+            raise LyraError(f"{self.steps} sampling steps: give at least 1")
+
+    @staticmethod
+    def from_json(content: dict[str, Any]) -> "TeacherConfig":
+        """The config that ``asdict`` was written of; JSON has lists for tuples."""
+        spread = content.get("spread")
+        return TeacherConfig(**content | {"spread": spread and tuple(tuple(values) for values in spread)})
 
     @property
     def edges(self) -> EdgeFilter:
@@ -53,7 +91,9 @@ class TeacherConfig:
     def view_cache(self, cache: DepthCache, cameras: Cameras) -> CacheViews:
         """What the teacher is shown of a cache along a path, in training and in sampling alike."""
         views = render_cache(cache, cameras, self.warp)
-        return mask_occluded(cache, views, cameras, self.warp) if self.foreground_masking else views
+        if self.foreground_masking:
+            views = mask_occluded(cache, views, cameras, self.warp)
+        return views if self.spread is None else fill_views(views)
 
 
 @dataclass(frozen=True)
@@ -91,6 +131,7 @@ class DiffusionTeacher:
         text: Float[Tensor, "text_token text_channel"],
         negative_text: Float[Tensor, "text_token text_channel"],
         config: TeacherConfig,
+        placement: Placement | None = None,
     ):
         self.transformer = transformer
         self.tokenizer = tokenizer
@@ -98,35 +139,75 @@ class DiffusionTeacher:
         self.text = text
         self.negative_text = negative_text
         self.config = config
+        self.placement = placement or Placement()
 
     def condition(self, image: Float[Tensor, "3 height width"], views: CacheViews) -> Condition:
         """Conditioning of one clip from the input image (in [-1, 1]) and the cache's views of its path."""
-        latent_frames = self.tokenizer.spec.latent_frames(len(views.images))
-        return Condition(
-            encode_first_frame(self.tokenizer, image, latent_frames),
-            encode_buffers(self.tokenizer, views, self.config.max_buffers),
-            self.text[None],
-        )
+        tokenizer = place_tokenizer(self.tokenizer, self.placement)
+        latent_frames = tokenizer.spec.latent_frames(len(views.images))
+        buffers = encode_buffers(tokenizer, views, self.config.max_buffers)
+        space = None
+        if self.config.spread is not None:
+            space = departure(buffers, coverage(views.masks[:, 0], tokenizer.spec), self.config.spread)
+        return Condition(encode_first_frame(tokenizer, image, latent_frames), buffers, self.text[None], space)
 
-    @torch.no_grad()
     def imagine(self, request: TeacherRequest) -> Float[Tensor, "channel latent_time latent_height latent_width"]:
         """Normalized latents of the clip, in float32."""
-        views = self.config.view_cache(request.cache, request.cameras)
-        condition = self.condition(request.image, views)
+        return self.imagine_batch([request])[0]
+
+    @torch.no_grad()
+    def imagine_batch(
+        self, requests: Sequence[TeacherRequest]
+    ) -> Float[Tensor, "clip channel latent_time latent_height latent_width"]:
+        """Normalized latents of several clips at once, in float32, on the CPU.
+
+        The noise of each depends on its own seed and name; sums in another order make a clip differ by rounding from
+        the same one imagined alone.
+        """
+        condition = stack_conditions(
+            [self.condition(r.image, self.config.view_cache(r.cache, r.cameras)) for r in requests]
+        ).to(self.placement.device)
+        shape = (1, *condition.first_frame.shape[1:])
+        noise = torch.cat(
+            [torch.randn(shape, generator=noise_generator(r.seed, f"teacher/{r.name}")) for r in requests]
+        )
+        # The published sampler draws this noise once, by numpy with a fixed seed, for every clip.
+        augment = torch.from_numpy(np.random.RandomState(_PUBLISHED_AUGMENT_SEED).standard_normal(shape))
+        augment = augment.to(condition.first_frame).expand_as(condition.first_frame)
+        negative = self.negative_text.to(condition.text).expand(len(requests), *self.negative_text.shape)
         network = guide(
             condition_network(self.transformer, condition, self.config.fps),
-            condition_network(self.transformer, condition.without_camera(self.negative_text[None]), self.config.fps),
+            condition_network(self.transformer, condition.without_camera(negative), self.config.fps),
             self.config.guidance,
         )
-        shape = condition.first_frame.shape
-        noise = torch.randn(shape, generator=noise_generator(request.seed, f"teacher/{request.name}"))
-        # The published sampler draws this noise once, by numpy with a fixed seed, for every clip.
-        augment = np.random.RandomState(_PUBLISHED_AUGMENT_SEED).standard_normal(tuple(shape))
-        latents = sample_euler(
-            precondition(network),
-            noise.to(condition.first_frame),
-            schedule_sigmas(self.scheduler, self.config.steps),
-            condition.first_frame,
-            torch.from_numpy(augment).to(condition.first_frame),
-        )
-        return latents[0].float()
+        with self.placement.hosting(self.transformer):
+            latents = self._sample(
+                precondition(network), noise.to(condition.first_frame), condition.first_frame, augment, requests
+            )
+        if condition.space is not None:
+            latents = condition.space.restore(latents)
+        return latents.float().cpu()
+
+    def _sample(
+        self,
+        denoise: Denoise,
+        noise: Tensor,
+        first_frame: Tensor,
+        augment: Tensor,
+        requests: Sequence[TeacherRequest],
+    ) -> Tensor:
+        sigmas = schedule_sigmas(self.scheduler, self.config.steps).to(noise.device)
+        match self.config.sampler:
+            case "euler":
+                return sample_euler(denoise, noise, sigmas, first_frame, augment)
+            case "heun":
+                return sample_heun(denoise, noise, sigmas, first_frame, augment)
+            case "multistep":
+                return sample_multistep(denoise, noise, sigmas, first_frame, augment)
+            case "few_step":
+
+                def draw(step: int) -> Tensor:
+                    streams = [noise_generator(r.seed, f"teacher/{r.name}/{step}") for r in requests]
+                    return torch.cat([torch.randn((1, *noise.shape[1:]), generator=s) for s in streams]).to(noise)
+
+                return sample_renoised(denoise, noise, sigmas, first_frame, augment, draw)

@@ -1,11 +1,16 @@
-"""EDM preconditioning and the Euler sampler of the teacher, as plain functions.
+"""EDM preconditioning and the teacher's samplers, as plain functions.
 
 Notation: ``network`` is the raw F(c_in x, c_noise); ``denoise`` maps (x, sigma) to an estimate of the clean x0.
 
-Source: ``DiffusionGen3CModel.generate_samples_from_batch``; golden ``gen3c_sampler``.
+All samplers treat the known first frame alike: at every noise level above ``AUGMENT_SIGMA`` it is replaced by the known
+one with a little fixed noise, and its denoised estimate by the known one. Levels below leave it to the network.
+
+Source: ``DiffusionGen3CModel.generate_samples_from_batch``; golden ``gen3c_sampler`` (Euler, the published one).
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from diffusers import EDMEulerScheduler
@@ -59,6 +64,36 @@ def guide(conditional: Network, unconditional: Network, guidance: float) -> Netw
     return network
 
 
+@dataclass(frozen=True)
+class KnownFrame:
+    """The first latent frame, which is given."""
+
+    first_frame: Float[Tensor, "batch channel time height width"]
+    """Normalized latents; only the first latent frame is read."""
+    augment_noise: Float[Tensor, "batch channel time height width"]
+    """Unit normal, the same at every step and for every clip."""
+
+    def mask(self, sigma: Tensor) -> Tensor:
+        """1 at the first frame while it is imposed, else 0."""
+        known = torch.zeros_like(self.first_frame)
+        if sigma > AUGMENT_SIGMA:
+            known[:, :, 0] = 1
+        return known
+
+    def impose(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """A state with the known frame in it, at the state's noise level."""
+        # The known frame carries noise of AUGMENT_SIGMA, scaled so that c_in of the current level brings it to the
+        # network as c_in of its own level would.
+        rescale = ((sigma**2 + SIGMA_DATA**2) / (AUGMENT_SIGMA**2 + SIGMA_DATA**2)).sqrt()
+        mask = self.mask(sigma)
+        return mask * (self.first_frame + AUGMENT_SIGMA * self.augment_noise) * rescale + (1 - mask) * x
+
+    def estimate(self, denoise: Denoise, x: Tensor, sigma: Tensor) -> Tensor:
+        """The clean estimate of an imposed state, with the known frame in it."""
+        mask = self.mask(sigma)
+        return mask * self.first_frame + (1 - mask) * denoise(x, sigma.expand(len(x)))
+
+
 def sample_euler(
     denoise: Denoise,
     noise: Float[Tensor, "batch channel time height width"],
@@ -67,10 +102,7 @@ def sample_euler(
     augment_noise: Float[Tensor, "batch channel time height width"],
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Float[Tensor, "batch channel time height width"]:
-    """Draws latents whose first latent frame is known.
-
-    At every step above ``AUGMENT_SIGMA`` the first frame is replaced by the known one with a little fixed noise,
-    and its denoised estimate by the known one. The last steps, below it, leave the first frame to the network.
+    """Draws latents whose first latent frame is known, as published: Euler steps, one denoising each.
 
     Args:
         denoise: Preconditioned (and guided) network.
@@ -80,19 +112,94 @@ def sample_euler(
         augment_noise: Unit normal, the same at every step and for every clip.
         on_step: Called with the step's index and the state after it.
     """
-    known = torch.zeros_like(noise)
-    known[:, :, 0] = 1
+    known = KnownFrame(first_frame, augment_noise)
     x = noise * (sigmas[0] ** 2 + 1).sqrt()
     for step in range(len(sigmas) - 1):
         sigma, next_sigma = sigmas[step], sigmas[step + 1]
-        mask = known if sigma > AUGMENT_SIGMA else torch.zeros_like(known)
-        # The known frame carries noise of AUGMENT_SIGMA, scaled so that c_in of the current level brings it to the
-        # network as c_in of its own level would.
-        rescale = ((sigma**2 + SIGMA_DATA**2) / (AUGMENT_SIGMA**2 + SIGMA_DATA**2)).sqrt()
-        x = mask * (first_frame + AUGMENT_SIGMA * augment_noise) * rescale + (1 - mask) * x
-        estimate = denoise(x, sigma.expand(len(x)))
-        estimate = mask * first_frame + (1 - mask) * estimate
+        x = known.impose(x, sigma)
+        estimate = known.estimate(denoise, x, sigma)
         x = x + (next_sigma - sigma) * (x - estimate) / sigma
         if on_step is not None:
             on_step(step, x)
+    return x
+
+
+def sample_heun(
+    denoise: Denoise,
+    noise: Float[Tensor, "batch channel time height width"],
+    sigmas: Float[Tensor, "steps_plus_one"],
+    first_frame: Float[Tensor, "batch channel time height width"],
+    augment_noise: Float[Tensor, "batch channel time height width"],
+) -> Float[Tensor, "batch channel time height width"]:
+    """Heun's second-order steps: two denoisings each, one at the last. Arguments as for ``sample_euler``.
+
+    Source: Karras et al. 2022, algorithm 1.
+    """
+    known = KnownFrame(first_frame, augment_noise)
+    x = noise * (sigmas[0] ** 2 + 1).sqrt()
+    for sigma, next_sigma in pairwise(sigmas):
+        x = known.impose(x, sigma)
+        slope = (x - known.estimate(denoise, x, sigma)) / sigma
+        predicted = x + (next_sigma - sigma) * slope
+        if next_sigma > 0:
+            imposed = known.impose(predicted, next_sigma)
+            slope = (slope + (imposed - known.estimate(denoise, imposed, next_sigma)) / next_sigma) / 2
+        x = x + (next_sigma - sigma) * slope
+    return x
+
+
+def sample_multistep(
+    denoise: Denoise,
+    noise: Float[Tensor, "batch channel time height width"],
+    sigmas: Float[Tensor, "steps_plus_one"],
+    first_frame: Float[Tensor, "batch channel time height width"],
+    augment_noise: Float[Tensor, "batch channel time height width"],
+) -> Float[Tensor, "batch channel time height width"]:
+    """Second order from the step before, one denoising each. Arguments as for ``sample_euler``.
+
+    Source: DPM-Solver++ (2M), Lu et al. 2022, algorithm 2 with alpha = 1; the last step, to sigma 0, is first order.
+    """
+    known = KnownFrame(first_frame, augment_noise)
+    x = noise * (sigmas[0] ** 2 + 1).sqrt()
+    previous: tuple[Tensor, Tensor] | None = None
+    for sigma, next_sigma in pairwise(sigmas):
+        x = known.impose(x, sigma)
+        estimate = known.estimate(denoise, x, sigma)
+        extrapolated = estimate
+        if previous is not None and next_sigma > 0:
+            past_sigma, past_estimate = previous
+            ratio = (past_sigma / sigma).log() / (sigma / next_sigma).log()
+            extrapolated = estimate + (estimate - past_estimate) / (2 * ratio)
+        x = extrapolated + (x - extrapolated) * next_sigma / sigma
+        previous = sigma, estimate
+    return x
+
+
+def sample_renoised(
+    denoise: Denoise,
+    noise: Float[Tensor, "batch channel time height width"],
+    sigmas: Float[Tensor, "steps_plus_one"],
+    first_frame: Float[Tensor, "batch channel time height width"],
+    augment_noise: Float[Tensor, "batch channel time height width"],
+    draw_noise: Callable[[int], Float[Tensor, "batch channel time height width"]],
+) -> Float[Tensor, "batch channel time height width"]:
+    """Jumps to the clean estimate and noises it again to the next level, for networks distilled to few steps.
+
+    Args:
+        denoise: Preconditioned network.
+        noise: Unit normal.
+        sigmas: Descending, a handful, 0 last.
+        first_frame: As for ``sample_euler``.
+        augment_noise: As for ``sample_euler``.
+        draw_noise: Unit normal of a step, by its index.
+
+    Source: Song et al. 2023 (consistency models), algorithm 1.
+    """
+    known = KnownFrame(first_frame, augment_noise)
+    x = noise * (sigmas[0] ** 2 + 1).sqrt()
+    for step, (sigma, next_sigma) in enumerate(pairwise(sigmas)):
+        x = known.impose(x, sigma)
+        x = known.estimate(denoise, x, sigma)
+        if next_sigma > 0:
+            x = x + next_sigma * draw_noise(step)
     return x

@@ -16,6 +16,7 @@ from lyra.rendering import render
 from lyra.student import GaussianDecoder, StudentInputs, decode_scene, prepare_student_inputs
 from lyra.synthesis import SyntheticScene
 from lyra.tokenizer import Tokenizer
+from lyra.training.perceptual import FeatureDistance
 from lyra.trajectories import noise_generator
 
 
@@ -34,7 +35,7 @@ class DecoderObjective:
     are compared. Trained at size 1 alone, Gaussians rely on the renderer's dilation of 0.3 pixels, and gaps open
     between them in any larger picture."""
     weights: LossWeights = LossWeights()  # noqa: RUF009  (frozen)
-    prune: bool = False
+    prune: bool = True
     """Render only the Gaussians that pruning keeps, as the paper's last stage does."""
     seed: int = 0
 
@@ -89,11 +90,22 @@ def select_views(inputs: StudentInputs, views: Sequence[int]) -> StudentInputs:
 
 
 def decoder_loss(
-    decoder: GaussianDecoder, data: SceneSet, objective: DecoderObjective, step: int
+    decoder: GaussianDecoder,
+    data: SceneSet,
+    objective: DecoderObjective,
+    step: int,
+    features: FeatureDistance | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """Renders the decoder's Gaussians at frames of the scene's clips and compares them with the teacher's.
 
     Depth is compared with the cache's where it has points.
+
+    Args:
+        decoder: What learns.
+        data: The scenes.
+        objective: What the loss is made of.
+        step: Decides what is drawn.
+        features: For the perceptual term; needed where it has weight.
     """
     generator = noise_generator(objective.seed, f"decoder/{step}")
     index = int(torch.randint(len(data.scenes), (), generator=generator))
@@ -122,10 +134,13 @@ def decoder_loss(
     size = objective.sizes[int(torch.randint(len(objective.sizes), (), generator=generator))]
     rendering = render(gaussians, cameras.resized(size * cameras.height, size * cameras.width), background)
     views = render_cache(scene.cache(data.edges), cameras)
-    color = (F.avg_pool2d(rendering.color, size) - truth).square().mean()
+    shown = F.avg_pool2d(rendering.color, size)
+    color = (shown - truth).square().mean()
     depth = depth_loss(F.avg_pool2d(rendering.depth, size), views.depth[:, 0], views.masks[:, 0] > 0)
     weights = objective.weights
     loss = weights.color * color + weights.depth * depth + weights.opacity * opacity
+    if features is not None and weights.perceptual:
+        loss = loss + weights.perceptual * features(shown, truth)
     return loss, {
         "psnr": -10 * color.log10().item(),
         "depth": depth.item(),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lyra.cache import build_cache
 from lyra.teacher import TeacherConfig
 from lyra.teacher.conditioning import Condition, condition_network, encode_buffers
+from lyra.teacher.departure import coverage, departure
 from lyra.teacher.sampling import SIGMA_DATA, precondition, sample_euler, schedule_sigmas
 from lyra.tokenizer import LinearTokenizer, Tokenizer
 from lyra.training.world_clips import WorldClip
@@ -35,19 +36,22 @@ class EncodedClips:
 
     latents: Float[Tensor, "clip channel time height width"]
     buffers: Float[Tensor, "clip buffer_channel time height width"]
+    covered: Float[Tensor, "clip 1 time height width"]
+    """Share of a cell's pixels that the cache covers."""
 
 
 @torch.no_grad()
 def encode_clips(clips: list[WorldClip], tokenizer: Tokenizer, teacher: TeacherConfig) -> EncodedClips:
     """Latents of each clip and of the views of its first frame's cache, by true depth."""
-    latents, buffers = [], []
+    latents, buffers, covered = [], [], []
     for clip in clips:
         signal = clip.signal()
         cache = build_cache(signal[:, :, 0], clip.depth[:1], clip.cameras[:1], teacher.edges, teacher.warp)
         views = teacher.view_cache(cache, clip.cameras)
         latents.append(tokenizer.normalize(tokenizer.encode(signal)).half())
         buffers.append(encode_buffers(tokenizer, views, teacher.max_buffers).half())
-    return EncodedClips(torch.cat(latents), torch.cat(buffers))
+        covered.append(coverage(views.masks[:, 0], tokenizer.spec).half())
+    return EncodedClips(torch.cat(latents), torch.cat(buffers), torch.cat(covered))
 
 
 def channel_weights(tokenizer: Tokenizer) -> Float[Tensor, "channel"]:
@@ -66,7 +70,7 @@ def denoiser_loss(
     clips: EncodedClips,
     text: Float[Tensor, "text_token text_channel"],
     weights: Float[Tensor, "channel"],
-    fps: float,
+    teacher: TeacherConfig,
     objective: DenoiserObjective,
     step: int,
 ) -> tuple[Tensor, dict[str, float]]:
@@ -77,6 +81,13 @@ def denoiser_loss(
     generator = noise_generator(objective.seed, f"denoiser/{step}")
     pick = torch.randint(len(clips.latents), (objective.batch,), generator=generator)
     clean, buffers = clips.latents[pick].float(), clips.buffers[pick].float()
+    importance = weights[:, None, None, None].expand_as(clean)
+    if teacher.spread is not None:
+        space = departure(buffers, clips.covered[pick].float(), teacher.spread)
+        clean = space.of(clean)
+        # The error as it shows in pixels: what the cache leaves open counts most.
+        importance = (importance * space.spread).square()
+        importance = importance / importance[:, :, 1:].mean((1, 2, 3, 4), keepdim=True)
     keep = torch.rand(objective.batch, generator=generator) >= objective.drop_condition
     spread = torch.randn(objective.batch, generator=generator)
     sigma = (objective.log_sigma_mean + objective.log_sigma_std * spread).exp()
@@ -92,13 +103,13 @@ def denoiser_loss(
     rescale = ((sigma**2 + SIGMA_DATA**2) ** 0.5 / SIGMA_DATA)[:, None, None, None, None]
     known = _first_frame_mask(clean)
     noisy = torch.where(known.bool(), clean * rescale, clean + noise)
-    network = condition_network(transformer, condition, fps)
+    network = condition_network(transformer, condition, teacher.fps)
     with torch.autocast("cpu", torch.bfloat16):
         estimate = precondition(lambda x, time: network(x, time).float())(noisy, sigma)
     level = sigma[:, None, None, None, None]
     weight = (level**2 + SIGMA_DATA**2) / (level * SIGMA_DATA) ** 2
     error = (weight * (estimate - clean) ** 2)[:, :, 1:]
-    loss = (error * weights[:, None, None, None]).mean()
+    loss = (error * importance[:, :, 1:]).mean()
     return loss, {"error": error.mean().item()}
 
 
@@ -113,21 +124,21 @@ def contact_strip(
     clips: EncodedClips,
     tokenizer: Tokenizer,
     text: Float[Tensor, "text_token text_channel"],
-    fps: float,
+    teacher: TeacherConfig,
     scheduler,
-    steps: int,
-    count: int = 3,
+    count: int = 5,
 ) -> Float[Tensor, "3 height width"]:
     """For some clips a row: first frame, last warped image, last imagined frame, last true frame."""
     rows = []
-    for index in range(count):
+    for index in range(min(count, len(clips.latents))):
         latents, buffers = clips.latents[index : index + 1].float(), clips.buffers[index : index + 1].float()
         first = latents * _first_frame_mask(latents)
-        network = condition_network(transformer, Condition(first, buffers, text[None]), fps)
+        network = condition_network(transformer, Condition(first, buffers, text[None]), teacher.fps)
         noise = torch.randn(latents.shape, generator=noise_generator(0, f"sample/{index}"))
-        imagined = sample_euler(
-            precondition(network), noise, schedule_sigmas(scheduler, steps), first, torch.zeros_like(first)
-        )
+        sigmas = schedule_sigmas(scheduler, teacher.steps)
+        imagined = sample_euler(precondition(network), noise, sigmas, first, torch.zeros_like(first))
+        if teacher.spread is not None:
+            imagined = departure(buffers, clips.covered[index : index + 1].float(), teacher.spread).restore(imagined)
         frames = [
             tokenizer.decode(tokenizer.denormalize(z))[0] for z in (latents, buffers[:, : latents.shape[1]], imagined)
         ]

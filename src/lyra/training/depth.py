@@ -68,6 +68,17 @@ def prepare_frames(folder: Path, seeds: range, size: int) -> DepthFrames:
     return DepthFrames(torch.stack(images), torch.stack(depths))
 
 
+FROZEN_STAGES = 3
+"""Of the encoder: edges and textures are ImageNet's, and most of a step's time would go into their gradients."""
+
+
+def freeze_early_stages(network: DepthNet) -> None:
+    """Keeps the encoder's first stages as they are, and lays all weights out as the CPU's convolutions like them."""
+    network.encoder.stem.requires_grad_(False)
+    network.encoder.stages[:FROZEN_STAGES].requires_grad_(False)
+    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
 def depth_loss(
     network: DepthNet, frames: DepthFrames, objective: DepthObjective, step: int
 ) -> tuple[Tensor, dict[str, float]]:
@@ -81,7 +92,7 @@ def depth_loss(
         frames.images[pick].float() / 255, frames.depth[pick].float(), network.config.size, generator
     )
     with torch.autocast("cpu", torch.bfloat16):
-        output = network(image)
+        output = network(image.contiguous(memory_format=torch.channels_last))
     log_depth, sky = output.float().unbind(1)
     residual = log_depth - truth.log()
     count = valid.sum((1, 2), keepdim=True).clamp(min=1)

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from lyra.convert.imagenet import load_imagenet
 from lyra.errors import LyraError
+from lyra.losses import LossWeights
 from lyra.model import Model, load, save
 from lyra.recipe import MINI, Recipe, create_model
 from lyra.synthesis import load_scene_clips, synthesize
+from lyra.teacher.departure import measure_spread
 from lyra.tokenizer import LinearTokenizer, fit_linear_tokenizer
 from lyra.training.decoder import DecoderObjective, SceneSet, decoder_loss, decoder_strip
 from lyra.training.denoiser import (
@@ -27,15 +29,24 @@ from lyra.training.denoiser import (
     denoiser_loss,
     encode_clips,
 )
-from lyra.training.depth import DepthObjective, depth_loss, depth_strip, prepare_frames
+from lyra.training.depth import DepthObjective, depth_loss, depth_strip, freeze_early_stages, prepare_frames
 from lyra.training.loop import CHECKPOINT, LoopConfig, fit
+from lyra.training.perceptual import FeatureDistance
 from lyra.training.signals import tokenizer_signals
-from lyra.training.world_clips import FIRST_TRAINING_SEED, WorldClip, load_world_clips, prepare_world_clips
+from lyra.training.world_clips import (
+    FIRST_IMAGE_SEED,
+    FIRST_TRAINING_SEED,
+    WorldClip,
+    load_world_clips,
+    prepare_world_clips,
+    render_input_view,
+)
 
 DEPTH_LOOP = LoopConfig(learning_rate=1e-3, ema=0.998)
 DENOISER_LOOP = LoopConfig(learning_rate=8e-4, ema=0.998)
 DECODER_LOOP = LoopConfig(learning_rate=3e-4, ema=0.995)
-DEPTH_OBJECTIVE, DENOISER_OBJECTIVE, DECODER_OBJECTIVE = DepthObjective(), DenoiserObjective(), DecoderObjective()
+DEPTH_OBJECTIVE, DENOISER_OBJECTIVE = DepthObjective(), DenoiserObjective()
+DECODER_OBJECTIVE = DecoderObjective(weights=LossWeights(perceptual=0.02))
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,8 @@ class Workspace:
         model = load(self.model_folder)
         if model.config.name != self.recipe.name:
             raise LyraError(f"{self.folder} holds a {model.config.name!r} model: give another folder with --run")
-        return replace(model, config=replace(model.config, teacher=self.recipe.teacher))
+        teacher = replace(self.recipe.teacher, spread=model.config.teacher.spread)
+        return replace(model, config=replace(model.config, teacher=teacher))
 
     def world_clips(self, worlds: int | None = None) -> list[WorldClip]:
         """Training clips, rendered on first use."""
@@ -77,12 +89,10 @@ class Workspace:
         return list(load_world_clips(paths))
 
     def images(self) -> Iterator[tuple[int, UInt8[Tensor, "3 height width"]]]:
-        """First frames of training worlds: the single images of self-distillation."""
+        """Input views of worlds that nothing else is trained on: the single images of self-distillation."""
         teacher = self.recipe.teacher
-        seeds = range(FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + self.scenes)
-        paths = prepare_world_clips(self.folder / "worlds", seeds, 2, teacher.frames, teacher.height, teacher.width)
-        for seed, path in zip(seeds, paths, strict=True):
-            yield seed, next(load_world_clips([path])).video[0]
+        for seed in range(FIRST_IMAGE_SEED, FIRST_IMAGE_SEED + self.scenes):
+            yield seed, render_input_view(seed, teacher.height, teacher.width)
 
 
 def _update(workspace: Workspace, **parts) -> None:
@@ -102,7 +112,14 @@ def train_tokenizer(workspace: Workspace, worlds: int = 100) -> None:
     latents = torch.cat([model.tokenizer.encode(clip.signal()) for clip in clips])
     model.tokenizer.statistics.mean.copy_(latents.mean((0, 3, 4)))
     model.tokenizer.statistics.std.copy_(latents.std((0, 3, 4)).clamp(min=1e-3))
-    _update(workspace, tokenizer=model.tokenizer)
+    teacher = workspace.recipe.teacher
+    if workspace.recipe.departs:
+        unit = (1.0,) * model.tokenizer.spec.channels
+        teacher = replace(teacher, spread=(unit, unit))
+        encoded = encode_clips(clips, model.tokenizer, teacher)
+        suggested = encoded.buffers[:, : model.tokenizer.spec.channels]
+        teacher = replace(teacher, spread=measure_spread(encoded.latents, suggested, encoded.covered))
+    _update(workspace, tokenizer=model.tokenizer, config=replace(model.config, teacher=teacher))
 
 
 def train_depth(
@@ -112,6 +129,7 @@ def train_depth(
     model = workspace.load_model()
     if model.depth.config.multiplier == 1.0 and not (workspace.folder / "depth" / CHECKPOINT).exists():
         load_imagenet(model.depth.encoder)
+    freeze_early_stages(model.depth)
     seeds = range(FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + workspace.views)
     frames = prepare_frames(workspace.folder / "views", seeds, round(8 / 7 * model.depth.config.size))
     fit(
@@ -131,18 +149,16 @@ def train_denoiser(
 ) -> None:
     """Trains the teacher's network on clips of worlds."""
     model = workspace.load_model()
-    teacher = workspace.recipe.teacher
+    teacher = model.config.teacher
     clips = encode_clips(workspace.world_clips(), model.tokenizer, teacher)
     text, weights = model.text["empty"], channel_weights(model.tokenizer)
 
     def sample() -> Float[Tensor, "3 height width"]:
-        return contact_strip(
-            model.transformer, clips, model.tokenizer, text, teacher.fps, model.scheduler, teacher.steps
-        )
+        return contact_strip(model.transformer, clips, model.tokenizer, text, teacher, model.scheduler)
 
     fit(
         model.transformer,
-        lambda step: denoiser_loss(model.transformer, clips, text, weights, teacher.fps, objective, step),
+        lambda step: denoiser_loss(model.transformer, clips, text, weights, teacher, objective, step),
         workspace.folder / "denoiser",
         loop,
         sample,
@@ -168,9 +184,10 @@ def train_decoder(
     data = SceneSet(
         [load_scene_clips(path) for path in paths], model.tokenizer, model.decoder, workspace.recipe.teacher.edges
     )
+    features = FeatureDistance() if objective.weights.perceptual else None
     fit(
         model.decoder,
-        lambda step: decoder_loss(model.decoder, data, objective, step),
+        lambda step: decoder_loss(model.decoder, data, objective, step, features),
         workspace.folder / "decoder",
         loop,
         lambda: decoder_strip(model.decoder, data, range(min(3, len(paths)))),

@@ -1,7 +1,7 @@
 """Textures: a random generator becomes an atlas of linear colors, and positions on it become filtered colors.
 
-``make_atlas`` draws one tileable texture for each entry of ``TEXTURES`` with its mip chain; ``sample_atlas`` looks
-colors up at texture positions, trilinearly.
+``make_atlas`` draws one tileable texture for each given name with its mip chain; ``sample_atlas`` looks colors up at
+texture positions, trilinearly.
 """
 
 from collections.abc import Sequence
@@ -13,60 +13,16 @@ from jaxtyping import Float
 from numpy.random import Generator
 from torch import Tensor
 
-from lyra.worlds.world import World
+from lyra.worlds.outdoor_textures import outdoor_texture
+from lyra.worlds.patterns import TEXTURE_SIZE, cells, hsv, natural_color, noise, ramp
 
-TEXTURE_SIZE, _LEVELS = 256, 7  # texels along a texture's side; mip levels
-TEXTURES = ("plaster", "plaster", "plaster", "wood", "wood", "tiles", "brick", "marble", "stone", "carpet")
-TEXTURES += ("checks", "stripes", "books", "poster", "poster", "poster")
-
-
-def _noise(rng: Generator, power: float, stretch: tuple[int, int] = (1, 1)) -> np.ndarray:
-    """Tileable noise with amplitude 1/f^power and unit deviation; ``stretch`` smooths along (v, u)."""
-    fy = np.fft.fftfreq(TEXTURE_SIZE, 1 / TEXTURE_SIZE)[:, None] * stretch[0]
-    fx = np.fft.rfftfreq(TEXTURE_SIZE, 1 / TEXTURE_SIZE)[None] * stretch[1]
-    amplitude = (fx**2 + fy**2 + 1) ** (-power / 2)
-    amplitude[0, 0] = 0
-    white = rng.standard_normal((2, *amplitude.shape), dtype=np.float32)
-    field = torch.fft.irfft2(torch.from_numpy((white[0] + 1j * white[1]) * amplitude), s=(TEXTURE_SIZE, TEXTURE_SIZE))
-    return (field / field.std()).numpy().astype(np.float32)
-
-
-def hsv(hue: float, saturation: float, value: float) -> np.ndarray:
-    """One sRGB color from hue (turns), saturation and value."""
-    ramp = np.abs((hue + np.array([0, 2 / 3, 1 / 3])) % 1 * 6 - 3) - 1
-    return (value * (1 - saturation * (1 - ramp.clip(0, 1)))).astype(np.float32)
-
-
-def _natural(rng: Generator, low: float = 0.15, high: float = 0.85) -> np.ndarray:
-    """A muted color: mostly the warm hues of wood, clay and cloth, at times blue, green or any other."""
-    family = rng.choice(4, p=(0.6, 0.2, 0.12, 0.08))
-    hue = (rng.normal(0.08, 0.04), rng.normal(0.58, 0.05), rng.normal(0.3, 0.06), rng.random())[family]
-    # Cloth and paint of cold hues are rarely as saturated as wood and leather.
-    saturation = rng.beta(1.6, 2.2) * (0.85, 0.6, 0.45, 0.45)[family]
-    return hsv(hue % 1, saturation, rng.uniform(low, high))
-
-
-def _ramp(value: np.ndarray, colors: Sequence[np.ndarray]) -> np.ndarray:
-    """Maps values around 0 (unit deviation) through a row of colors."""
-    position = (0.5 + 0.28 * value).clip(0, 1) * (len(colors) - 1)
-    stops = np.arange(len(colors))
-    return np.stack([np.interp(position, stops, [c[i] for c in colors]) for i in range(3)], -1)
-
-
-def _cells(rng: Generator, rows: int, columns: int, joint: float, offset: bool) -> tuple[np.ndarray, ...]:
-    """Brick-like cells: a random number of unit deviation for each, and how much of a texel is joint."""
-    v, u = np.meshgrid(np.arange(TEXTURE_SIZE) / TEXTURE_SIZE, np.arange(TEXTURE_SIZE) / TEXTURE_SIZE, indexing="ij")
-    row = (v * rows).astype(int)
-    shift = rng.random(rows) if rng.random() < 0.3 else np.arange(rows) % 2 / 2
-    along = (u * columns + (shift[row] if offset else 0)) % columns
-    tone = rng.standard_normal((rows, columns))[row, along.astype(int)]
-    edge = np.minimum(0.5 - np.abs(v * rows % 1 - 0.5), (0.5 - np.abs(along % 1 - 0.5)) * rows / columns)
-    return tone, (1 - edge / joint).clip(0, 1) ** 0.5
+_LEVELS = 7  # mip levels
+_TEXELS = sum((TEXTURE_SIZE >> level) ** 2 for level in range(_LEVELS))
 
 
 def _books(rng: Generator, rows: int, columns: int) -> np.ndarray:
     """Books on shelves: rows of upright blocks of random width, height and color."""
-    colors = [_natural(rng) for _ in range(7)]
+    colors = [natural_color(rng) for _ in range(7)]
     image = np.full((TEXTURE_SIZE, TEXTURE_SIZE, 3), 0.07, np.float32) + 0.05 * colors[0]
     edges = np.linspace(0, TEXTURE_SIZE, rows + 1).astype(int)
     for top, bottom in pairwise(edges.tolist()):
@@ -83,17 +39,17 @@ def _books(rng: Generator, rows: int, columns: int) -> np.ndarray:
 
 def _poster(rng: Generator) -> np.ndarray:
     """A framed picture: a landscape, a blot painting or a composition of rectangles and discs."""
-    colors = [_natural(rng, 0.2, 1.0) for _ in range(5)]
+    colors = [natural_color(rng, 0.2, 1.0) for _ in range(5)]
     y, x = np.meshgrid(np.linspace(0, 1, TEXTURE_SIZE), np.linspace(0, 1, TEXTURE_SIZE), indexing="ij")
     style = rng.integers(3)
     if style == 0:
-        image = _ramp(y * 3 - 2 + 0.4 * _noise(rng, 2.2, (2, 1)), [hsv(0.58, 0.5, 0.8), hsv(0.1, 0.15, 0.95)])
+        image = ramp(y * 3 - 2 + 0.4 * noise(rng, 2.2, (2, 1)), [hsv(0.58, 0.5, 0.8), hsv(0.1, 0.15, 0.95)])
         for depth, color in enumerate(colors[:3]):
-            ridge = 0.45 + 0.17 * depth + 0.07 * _noise(rng, 1.7)[depth]
-            hill = color * (0.9 - 0.15 * depth) * (1 + 0.12 * _noise(rng, 1.0)[..., None])
+            ridge = 0.45 + 0.17 * depth + 0.07 * noise(rng, 1.7)[depth]
+            hill = color * (0.9 - 0.15 * depth) * (1 + 0.12 * noise(rng, 1.0)[..., None])
             image = np.where((y > ridge)[..., None], hill, image)
     elif style == 1:
-        image = _ramp(np.round(_noise(rng, 1.9) * 2) / 2 + 0.1 * _noise(rng, 1.0), colors)
+        image = ramp(np.round(noise(rng, 1.9) * 2) / 2 + 0.1 * noise(rng, 1.0), colors)
     else:
         image = colors[0] * np.ones((TEXTURE_SIZE, TEXTURE_SIZE, 1), np.float32)
         for _ in range(rng.integers(4, 12)):
@@ -104,8 +60,8 @@ def _poster(rng: Generator) -> np.ndarray:
             image = np.where(inside, colors[int(rng.integers(1, 5))] * rng.uniform(0.6, 1.1), image)
     border = np.minimum(np.minimum(x, 1 - x), np.minimum(y, 1 - y))
     mat, width = rng.uniform(0, 0.12), rng.uniform(0.02, 0.05)
-    image = np.where((border < mat + width)[..., None], 0.88, image * (1 + 0.05 * _noise(rng, 1.2)[..., None]))
-    return np.where((border < width)[..., None], _natural(rng, 0.1, 0.5), image)
+    image = np.where((border < mat + width)[..., None], 0.88, image * (1 + 0.05 * noise(rng, 1.2)[..., None]))
+    return np.where((border < width)[..., None], natural_color(rng, 0.1, 0.5), image)
 
 
 def _woven(rng: Generator, kind: str) -> np.ndarray:
@@ -115,49 +71,55 @@ def _woven(rng: Generator, kind: str) -> np.ndarray:
     wave = np.sin(2 * np.pi * count * u) + (0.5 * np.sin(4 * np.pi * count * u) if rng.random() < 0.5 else 0)
     if kind == "checks":
         wave = wave * np.sin(2 * np.pi * count * v) if rng.random() < 0.5 else wave + np.sin(2 * np.pi * count * v)
-    return _ramp(np.tanh(wave * 5) * 1.2 + 0.25 * _noise(rng, 0.9), [_natural(rng) for _ in range(3)])
+    return ramp(np.tanh(wave * 5) * 1.2 + 0.25 * noise(rng, 0.9), [natural_color(rng) for _ in range(3)])
 
 
 def _texture(rng: Generator, kind: str) -> np.ndarray:
-    """One tileable sRGB texture [v, u, 3] of a kind named in ``TEXTURES``."""
-    base, fine = _natural(rng), _noise(rng, rng.uniform(0.7, 1.1))
+    """One tileable sRGB texture [v, u, 3] of a kind of surface."""
+    base, fine = natural_color(rng), noise(rng, rng.uniform(0.7, 1.1))
     dark, light = base * rng.uniform(0.4, 0.75), (base * rng.uniform(1.1, 1.4)).clip(0, 1)
     if kind == "plaster":
-        pale = 1 - (1 - _natural(rng, 0.55, 0.95)) * rng.uniform(0.25, 1.0)
-        relief = rng.uniform(0.01, 0.04) * fine + rng.uniform(0, 0.03) * _noise(rng, 1.8)
+        pale = 1 - (1 - natural_color(rng, 0.55, 0.95)) * rng.uniform(0.25, 1.0)
+        relief = rng.uniform(0.01, 0.04) * fine + rng.uniform(0, 0.03) * noise(rng, 1.8)
         return pale * (1 + relief[..., None])
     if kind == "wood":
         wood = hsv(rng.uniform(0.05, 0.1), rng.uniform(0.3, 0.65), rng.uniform(0.3, 0.8))
         rows = int(rng.integers(3, 8))
-        tone, joint = _cells(rng, rows, int(rng.integers(1, 3)), 0.02 * rows / 4, True)
-        rings = np.sin(14 * _noise(rng, 1.9, (1, 9)) + 6 * tone) * 0.5 + 0.6 * _noise(rng, 0.8, (1, 14))
-        image = _ramp(0.8 * rings + 0.7 * tone, [wood * 0.6, wood * 0.85, wood, wood * 1.15])
+        tone, joint = cells(rng, rows, int(rng.integers(1, 3)), 0.02 * rows / 4, True)
+        rings = np.sin(14 * noise(rng, 1.9, (1, 9)) + 6 * tone) * 0.5 + 0.6 * noise(rng, 0.8, (1, 14))
+        image = ramp(0.8 * rings + 0.7 * tone, [wood * 0.6, wood * 0.85, wood, wood * 1.15])
         return image * (1 - 0.6 * joint[..., None])
     if kind in ("tiles", "brick"):
         rows = int(rng.integers(2, 5)) * 2
         base = hsv(rng.normal(0.04, 0.02) % 1, 0.5, rng.uniform(0.4, 0.75)) if kind == "brick" else base
         spread = rng.uniform(0.1, 0.3) if kind == "brick" else rng.uniform(0, 0.12)
-        tone, joint = _cells(rng, rows, rows // 2 if kind == "brick" else rows, 0.06, kind == "brick")
+        tone, joint = cells(rng, rows, rows // 2 if kind == "brick" else rows, 0.06, kind == "brick")
         body = base * (1 + spread * tone + rng.uniform(0.03, 0.12) * fine)[..., None]
         return body + (rng.uniform(0.2, 0.9) - body) * joint[..., None]
     if kind == "marble":
-        vein = np.abs(_noise(rng, 1.7) + 0.3 * fine)
-        veined = 2.5 * np.exp(-5 * vein) - 1.2 + 0.4 * _noise(rng, 1.6)
-        return _ramp(veined, [0.4 + 0.55 * light, 0.3 + 0.5 * base, dark])
+        vein = np.abs(noise(rng, 1.7) + 0.3 * fine)
+        veined = 2.5 * np.exp(-5 * vein) - 1.2 + 0.4 * noise(rng, 1.6)
+        return ramp(veined, [0.4 + 0.55 * light, 0.3 + 0.5 * base, dark])
     if kind == "stone":
-        return _ramp(_noise(rng, rng.uniform(1.1, 1.6)), [dark, base, 0.8 * base + 0.2 * _natural(rng), light])
+        return ramp(noise(rng, rng.uniform(1.1, 1.6)), [dark, base, 0.8 * base + 0.2 * natural_color(rng), light])
     if kind == "carpet":
-        pattern = np.tanh(3 * _noise(rng, 2.0)) * rng.uniform(0, 1)
-        return _ramp(pattern + 0.6 * _noise(rng, 0.4), [dark, base, light])
+        pattern = np.tanh(3 * noise(rng, 2.0)) * rng.uniform(0, 1)
+        return ramp(pattern + 0.6 * noise(rng, 0.4), [dark, base, light])
     if kind == "books":
         return _books(rng, int(rng.integers(2, 5)), int(rng.integers(9, 20)))
-    return _poster(rng) if kind == "poster" else _woven(rng, kind)
+    if kind in ("checks", "stripes"):
+        return _woven(rng, kind)
+    return _poster(rng) if kind == "poster" else outdoor_texture(rng, kind)
 
 
-def make_atlas(rng: Generator) -> Float[Tensor, "texel 4"]:
-    """All textures in linear color with their mip chains, level-major."""
-    images = np.stack([_texture(rng, kind) for kind in TEXTURES]).clip(0.01, 0.97).astype(np.float32)
-    level = torch.from_numpy(images).pow(2.2).permute(0, 3, 1, 2)
+def make_atlas(rng: Generator, names: Sequence[str]) -> Float[Tensor, "texel 4"]:
+    """Textures of the named kinds in linear color with their mip chains, level-major."""
+    images = torch.from_numpy(np.stack([_texture(rng, kind).astype(np.float32) for kind in names]))
+    mean = images.mean((1, 2), keepdim=True)
+    # Photographs have about this much more fine contrast than the patterns as they are drawn.
+    gain = torch.from_numpy(rng.uniform(1.1, 1.8, (len(names), 1, 1, 1)).astype(np.float32))
+    images = (mean + gain * (images - mean)).clamp(0.01, 0.97)
+    level = images.pow(2.2).permute(0, 3, 1, 2).contiguous()
     levels = []
     for _ in range(_LEVELS):
         levels.append(level.permute(0, 2, 3, 1).reshape(-1, 3))
@@ -165,9 +127,9 @@ def make_atlas(rng: Generator) -> Float[Tensor, "texel 4"]:
     return torch.nn.functional.pad(torch.cat(levels), (0, 1))
 
 
-def sample_atlas(world: World, texture: Tensor, uv: Tensor, footprint: Tensor) -> Float[Tensor, "ray 3"]:
+def sample_atlas(atlas: Tensor, texture: Tensor, uv: Tensor, footprint: Tensor) -> Float[Tensor, "ray 3"]:
     """Trilinear lookup; ``uv`` [2, ray] in repeats, ``footprint`` in texels per pixel."""
-    count = len(TEXTURES)
+    count = len(atlas) // _TEXELS
     level = footprint.clamp(min=1).log2().clamp(max=_LEVELS - 1.001)
     lower = level.long()
     texels, weights = [], []
@@ -187,5 +149,5 @@ def sample_atlas(world: World, texture: Tensor, uv: Tensor, footprint: Tensor) -
             weights += [share * (1 - u), share * u]
     # One fused gather and weighted sum: several times faster than indexing corner by corner.
     taps = torch.stack(texels, 1), torch.stack(weights, 1)
-    bag = torch.nn.functional.embedding_bag(taps[0], world.atlas, per_sample_weights=taps[1], mode="sum")
+    bag = torch.nn.functional.embedding_bag(taps[0], atlas, per_sample_weights=taps[1], mode="sum")
     return bag[:, :3]

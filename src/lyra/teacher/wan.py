@@ -1,0 +1,129 @@
+"""Another teacher: Wan VACE fills the holes of the cache's renders, and the student's tokenizer encodes its clips.
+
+The model was trained to complete masked videos, not warped ones: what the cache shows is kept, its holes are made. It
+stands behind ``VideoTeacher`` as any other teacher, which needs a tokenizer that was trained with the student's.
+
+Source: ``WanVACEPipeline`` of diffusers (VACE, arXiv 2503.07598).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import WanVACEPipeline
+from jaxtyping import Float
+from torch import Tensor
+
+from lyra.cache import CacheViews
+from lyra.errors import LyraError
+from lyra.hub import fetch_folder
+from lyra.memory import Placement
+from lyra.teacher.diffusion import TeacherConfig, TeacherRequest
+from lyra.teacher.tiling import place_tokenizer
+from lyra.tokenizer import Tokenizer
+from lyra.trajectories import noise_generator
+
+
+@dataclass(frozen=True)
+class WanSampling:
+    """How Wan VACE is sampled; the published values."""
+
+    steps: int = 50
+    guidance: float = 5.0
+    """Conditional over unconditional, 1 for one pass."""
+    conditioning: float = 1.0
+    """Weight of the masked video."""
+
+
+class WanVACETeacher:
+    """``WanVACEPipeline`` fed with the cache; its pictures become the student's latents."""
+
+    def __init__(
+        self,
+        pipeline: WanVACEPipeline,
+        tokenizer: Tokenizer,
+        text: Float[Tensor, "text_token text_channel"],
+        negative_text: Float[Tensor, "text_token text_channel"],
+        config: TeacherConfig,
+        sampling: WanSampling | None = None,
+    ):
+        self.pipeline: Any = pipeline
+        self.tokenizer = tokenizer
+        self.text = text
+        self.negative_text = negative_text
+        self.config = config
+        self.sampling = sampling or WanSampling()
+        if (config.frames - 1) % self.pipeline.vae_scale_factor_temporal:
+            step = self.pipeline.vae_scale_factor_temporal
+            raise LyraError(f"{config.frames} frames: this teacher takes 1 + {step} n, as the student must then too")
+
+    @torch.no_grad()
+    def imagine(self, request: TeacherRequest) -> Float[Tensor, "channel latent_time latent_height latent_width"]:
+        """Normalized latents of the clip by the student's tokenizer, in float32."""
+        video = self.imagine_video(request)
+        return self.tokenizer.normalize(self.tokenizer.encode(video[None] * 2 - 1))[0].float()
+
+    @torch.no_grad()
+    def imagine_video(self, request: TeacherRequest) -> Float[Tensor, "3 time height width"]:
+        """The clip's pictures in [0, 1]."""
+        shown, holes = mask_video(request.image, self.config.view_cache(request.cache, request.cameras))
+        time, _, height, width = shown.shape
+        output = self.pipeline(
+            video=shown[None],
+            mask=holes[None, :, None].expand(-1, -1, 3, -1, -1),
+            prompt_embeds=self.text[None],
+            negative_prompt_embeds=self.negative_text[None],
+            height=height,
+            width=width,
+            num_frames=time,
+            num_inference_steps=self.sampling.steps,
+            guidance_scale=self.sampling.guidance,
+            conditioning_scale=self.sampling.conditioning,
+            generator=noise_generator(request.seed, f"wan/{request.name}"),
+            output_type="pt",
+        )
+        return output.frames[0].float().cpu().clamp(0, 1).movedim(0, 1)
+
+
+def mask_video(
+    image: Float[Tensor, "3 height width"], views: CacheViews
+) -> tuple[Float[Tensor, "time 3 height width"], Float[Tensor, "time height width"]]:
+    """The video to complete in [0, 1], gray in its holes, and its mask, 1 where something is to be made.
+
+    Of several buffers the nearest point counts. The first frame is the input image, whole.
+    """
+    distance = torch.where(views.masks > 0, views.depth, torch.inf)
+    nearest = distance.argmin(dim=1, keepdim=True)
+    picture = views.images.gather(1, nearest[:, :, None].expand(-1, -1, 3, -1, -1))[:, 0]
+    holes = (distance.min(dim=1).values == torch.inf).float()
+    shown = torch.where(holes[:, None] > 0, torch.zeros_like(picture), picture) / 2 + 0.5
+    shown[0], holes[0] = image / 2 + 0.5, 0
+    return shown.clamp(0, 1), holes
+
+
+def load_wan_teacher(
+    source: str, tokenizer: Tokenizer, config: TeacherConfig, placement: Placement, prompt: str = ""
+) -> WanVACETeacher:
+    """Wan VACE from a folder or ``owner/name@commit``, with its text encoder used once and released.
+
+    Raises:
+        LyraError: there is no such pipeline.
+    """
+    folder = fetch_folder(source)
+    gpu = placement.device.startswith("cuda")
+    try:
+        pipeline: Any = WanVACEPipeline.from_pretrained(
+            folder,
+            torch_dtype=torch.bfloat16 if gpu else torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise LyraError(f"{source} holds no Wan VACE pipeline ({reason})") from error
+    with torch.no_grad(), placement.hosting(pipeline.text_encoder):
+        text, negative = pipeline.encode_prompt(prompt, "", device=torch.device(placement.device))
+    pipeline.register_modules(text_encoder=None, tokenizer=None)
+    if gpu:
+        pipeline.enable_model_cpu_offload(device=placement.device)
+    return WanVACETeacher(pipeline, place_tokenizer(tokenizer, placement), text[0].cpu(), negative[0].cpu(), config)

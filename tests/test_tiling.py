@@ -1,0 +1,98 @@
+"""Tiles and stretches of time against the whole."""
+
+import pytest
+import torch
+from diffusers import AutoencoderKLCosmos
+
+from lyra.memory import Placement
+from lyra.smoke import build_smoke_model
+from lyra.teacher.tiling import HostedTokenizer, TiledTokenizer, Tiling, place_tokenizer
+from lyra.tokenizer import CosmosTokenizer, LinearTokenizer, Tokenizer
+
+
+@pytest.fixture(scope="module")
+def linear() -> LinearTokenizer:
+    tokenizer = build_smoke_model().tokenizer
+    assert isinstance(tokenizer, LinearTokenizer)
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def cosmos() -> CosmosTokenizer:
+    torch.manual_seed(0)
+    vae = AutoencoderKLCosmos(
+        latent_channels=4,
+        encoder_block_out_channels=(8,) * 4,
+        decode_block_out_channels=(8,) * 4,
+        attention_resolutions=(8,),
+        resolution=64,
+        num_layers=1,
+        patch_size=4,
+        patch_type="haar",
+        spatial_compression_ratio=8,
+        temporal_compression_ratio=8,
+        latents_mean=None,
+        latents_std=None,
+    )
+    return CosmosTokenizer(vae.eval(), latent_frames=3)
+
+
+@pytest.mark.parametrize(
+    "tiling",
+    [
+        Tiling(side=5, overlap=2, frames=1, context=1),
+        Tiling(side=4, overlap=1, frames=2, context=1),
+        Tiling(side=7, overlap=6, frames=3, context=2),
+        Tiling(side=100, overlap=8, frames=100, context=1),
+    ],
+)
+def test_local_patches_do_not_notice_the_tiles(linear: LinearTokenizer, tiling: Tiling):
+    video = torch.rand(1, 3, 17, 44, 36) * 2 - 1
+    tiled = TiledTokenizer(linear, tiling)
+    assert isinstance(tiled, Tokenizer)
+    latents = linear.encode(video)
+    assert torch.allclose(tiled.encode(video), latents, atol=1e-5)
+    assert torch.allclose(tiled.decode(latents), linear.decode(latents), atol=1e-5)
+
+
+def test_the_published_network_has_the_same_shapes_and_no_seams(cosmos: CosmosTokenizer):
+    video = torch.rand(1, 3, 17, 64, 96) * 2 - 1
+    tiled = TiledTokenizer(cosmos, Tiling(side=6, overlap=3, frames=2, context=1))
+    with torch.no_grad():
+        whole = cosmos.encode(video)
+        encoded, decoded = tiled.encode(video), tiled.decode(whole)
+        same = TiledTokenizer(cosmos, Tiling(side=12, frames=3))
+        assert torch.equal(same.encode(video), whole)
+        assert torch.equal(same.decode(whole), cosmos.decode(whole))
+    assert encoded.shape == whole.shape
+    assert decoded.shape == video.shape
+    # Columns where tiles begin or end do not jump more than others.
+    jumps = decoded.diff(dim=-1).abs().mean(dim=(0, 1, 2, 3))
+    assert jumps.max() < 4 * jumps.median()
+
+
+def test_diffusers_own_tiling_still_does_nothing(cosmos: CosmosTokenizer):
+    # The reason for ours; when this fails, theirs may serve.
+    latents = torch.randn(1, 4, 2, 8, 8)
+    with torch.no_grad():
+        before = cosmos.decode(latents)
+        cosmos.vae.enable_tiling(16, 16, 8, 8, 8, 8)
+        after = cosmos.decode(latents)
+    cosmos.vae.use_tiling = False
+    assert torch.equal(before, after)
+
+
+def test_a_placement_without_wishes_changes_nothing(linear: LinearTokenizer):
+    assert place_tokenizer(linear, Placement()) is linear
+    hosted = place_tokenizer(linear, Placement(tile=24))
+    assert isinstance(hosted, HostedTokenizer)
+    video = torch.rand(1, 3, 5, 32, 32) * 2 - 1
+    assert torch.allclose(hosted.encode(video), linear.encode(video), atol=1e-5)
+    latents = linear.encode(video)
+    assert torch.allclose(hosted.denormalize(hosted.normalize(latents)), latents, atol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [{"overlap": 0}, {"side": 4, "overlap": 4}, {"context": 0}, {"frames": 0}])
+def test_impossible_tiles_are_refused(wrong: dict[str, int]):
+    with pytest.raises(ValueError, match="overlap < side"):
+        Tiling(**wrong)
