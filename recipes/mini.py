@@ -40,9 +40,7 @@ class Recipe:
 
 def run_legs(recipe: Recipe) -> None:
     """Runs parts in their order until the leg's minutes are over."""
-    workspace = parts.Workspace(
-        recipe.run, worlds=recipe.worlds, scenes=recipe.scenes, views=recipe.views
-    )
+    workspace = parts.Workspace(recipe.run, worlds=recipe.worlds, scenes=recipe.scenes, views=recipe.views)
     deadline = time.monotonic() + 60 * recipe.minutes
     legs = [
         ("tokenizer", None, lambda _: parts.train_tokenizer(workspace)),

@@ -1,5 +1,7 @@
 """Deferred backward against the direct one."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -40,7 +42,7 @@ def test_nothing_is_kept_between_forward_and_backward_but_pictures_and_arguments
     gaussians, cameras = random_scene(2000, 32, 32, views=8)
     leaves = gaussians.map(lambda t: t.clone().requires_grad_())
     rendering = render_deferred(leaves, cameras)
-    node = rendering.color.grad_fn
+    node: Any = rendering.color.grad_fn
     assert sum(tensor.numel() for tensor in node.saved_tensors) <= 14 * 2000 + 3
     assert not hasattr(node, "views")
 

@@ -26,16 +26,17 @@ from lyra.errors import LyraError
 
 def tiny_depth_anything(kind: str = "relative") -> DepthAnythingForDepthEstimation:
     torch.manual_seed(0)
-    backbone = Dinov2Config(
-        hidden_size=16,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        image_size=56,
-        patch_size=14,
-        out_indices=[1, 2, 3, 4],
-        reshape_hidden_states=False,
-        apply_layernorm=True,
-    )
+    settings: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "image_size": 56,
+        "patch_size": 14,
+        "out_indices": [1, 2, 3, 4],
+        "reshape_hidden_states": False,
+        "apply_layernorm": True,
+    }
+    backbone = Dinov2Config(**settings)
     return DepthAnythingForDepthEstimation(
         DepthAnythingConfig(
             backbone_config=backbone,

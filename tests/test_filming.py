@@ -105,7 +105,7 @@ def test_a_path_that_leaves_the_scene_is_told(tmp_path: Path):
     poses = path.cameras.camera_to_world.clone()
     poses[3:, :3, :3] = torch.diag(torch.tensor([-1.0, 1.0, -1.0]))
     turned = CameraPath("turn", replace(path.cameras, camera_to_world=poses))
-    with pytest.raises(LyraError, match="leaves the scene.*'turn_01'"):
+    with pytest.raises(LyraError, match=r"leaves the scene.*'turn_01'"):
         film_paths(make_film(tmp_path, Recorder()), make_views(), [turned])
     assert (tmp_path / "turn_01/clip.safetensors").exists()
 

@@ -1,11 +1,14 @@
 """The first image by a real text-to-image pipeline of diffusers, tiny and random."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, EDMEulerScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from lyra.errors import LyraError
@@ -41,23 +44,24 @@ def pipeline(tmp_path_factory) -> Path:
         cross_attention_dim=32,
         attention_head_dim=2,
     )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8),
-        norm_num_groups=8,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4,
-    )
-    made = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=CLIPTextModel(text),
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=DDIMScheduler(clip_sample=False),
-        safety_checker=None,  # pyright: ignore[reportArgumentType]
-        feature_extractor=None,  # pyright: ignore[reportArgumentType]
-        requires_safety_checker=False,
-    )
+    # diffusers' annotations are narrower than what it takes.
+    vae_settings: dict[str, Any] = {
+        "block_out_channels": (8, 8),
+        "norm_num_groups": 8,
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "latent_channels": 4,
+    }
+    parts: dict[str, Any] = {
+        "vae": AutoencoderKL(**vae_settings),
+        "text_encoder": CLIPTextModel(text),
+        "tokenizer": tokenizer,
+        "unet": unet,
+        "scheduler": DDIMScheduler(clip_sample=False),
+        "safety_checker": None,
+        "feature_extractor": None,
+    }
+    made = StableDiffusionPipeline(**parts, requires_safety_checker=False)
     made.save_pretrained(folder / "saved", safe_serialization=True)
     return folder / "saved"
 
@@ -91,12 +95,8 @@ def test_what_is_no_pipeline_is_refused(tmp_path: Path):
 
 
 def test_pickled_weights_are_not_read(pipeline: Path, tmp_path: Path):
-    import shutil
-
     shutil.copytree(pipeline, tmp_path / "copy")
     weights = tmp_path / "copy/unet/diffusion_pytorch_model.safetensors"
-    from safetensors.torch import load_file
-
     torch.save(load_file(weights), weights.with_suffix(".bin"))
     weights.unlink()
     with pytest.raises(LyraError, match="no pipeline that diffusers can load"):

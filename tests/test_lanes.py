@@ -1,5 +1,7 @@
 """Vectors of sixteen numbers in compiled code, against numpy."""
 
+from typing import Any, no_type_check
+
 import numba
 import numpy as np
 
@@ -7,12 +9,14 @@ from lyra.rendering.lanes import LANES, any_of, both, exp2, load, magnitude, ram
 
 
 @numba.njit
+@no_type_check
 def _powers(numbers, results):
     for i in range(0, len(numbers), LANES):
         store(results, i, exp2(load(numbers, i)))
 
 
 @numba.njit
+@no_type_check
 def _mixed(numbers, results):
     vector = load(numbers, 3)
     scaled = (vector * np.float32(2) - ramp()) / (magnitude(vector) + np.float32(1))
@@ -31,7 +35,8 @@ def test_powers_of_two():
 def test_arithmetic_and_masks():
     numbers = np.random.default_rng(0).normal(size=40).astype(np.float32) * 2
     results = np.full(40, -1, np.float32)
-    sum_of_them, some, none = _mixed(numbers, results)
+    mixed: Any = _mixed
+    sum_of_them, some, none = mixed(numbers, results)
     vector = numbers[3 : 3 + LANES].astype(np.float64)
     scaled = (2 * vector - np.arange(LANES)) / (np.abs(vector) + 1)
     expected = np.where((vector >= -0.5) & (scaled <= 0.5), scaled, 7)

@@ -77,7 +77,7 @@ def test_a_larger_gpu_gives_up_less():
 
 
 def test_eight_bit_weights_fit_a_smaller_one():
-    with pytest.raises(LyraError, match="not enough GPU memory.*--eight-bit"):
+    with pytest.raises(LyraError, match=r"not enough GPU memory.*--eight-bit"):
         plan(GEN3C, gpu(20), MemoryWish(), clips=6)
     assert plan(halve_teacher(GEN3C), gpu(20), MemoryWish(), clips=6).offload
 
@@ -102,7 +102,7 @@ def test_too_little_main_memory_is_told_first():
 
 def test_on_the_cpu_one_clip_at_a_time_or_a_refusal():
     assert plan(GEN3C, Available(200 * GB), MemoryWish(), clips=6) == Placement("cpu", batch=1)
-    with pytest.raises(LyraError, match="not enough memory: about .* smaller model"):
+    with pytest.raises(LyraError, match=r"not enough memory: about .* smaller model"):
         plan(GEN3C, Available(8 * GB), MemoryWish(), clips=6)
 
 

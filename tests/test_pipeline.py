@@ -262,20 +262,7 @@ def save_walk(folder: Path, frames: int) -> Path:
 
 def test_a_preset_and_a_file_of_cameras_make_one_scene(smoke, tmp_path: Path):
     walk = save_walk(tmp_path, 9)
-    done = run_lyra(
-        "generate",
-        EXAMPLE,
-        "-o",
-        tmp_path / "out",
-        "--model",
-        "smoke",
-        "--trajectories",
-        "left",
-        walk,
-        "--device",
-        "cpu",
-    )
-    assert done.returncode == 0, done.stderr
+    generate(smoke, EXAMPLE, tmp_path / "out", GenerateOptions(trajectories=("left", str(walk))))
     assert {path.name for path in (tmp_path / "out/clips").iterdir()} == {
         *("left", "walk_01", "walk_02", "input.safetensors", "run.json")
     }

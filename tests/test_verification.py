@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 from lyra import verification
 from lyra.cameras import Cameras, intrinsics_from_fov
 from lyra.cli import main
 from lyra.errors import LyraError, MissingExtraError
+from lyra.formats import load_image
 from lyra.gaussians import Gaussians
 from lyra.scene import Scene
 from lyra.verification import BACKENDS, Verification, choose_views, enlarge, open_browser, verify_scene
@@ -49,21 +49,34 @@ def save_scene(folder: Path, gaussians: Gaussians, shown: Gaussians | None = Non
 
 
 @pytest.fixture
-def _browser() -> None:
-    """Skips where there is none."""
+def _browser(monkeypatch) -> None:
+    """Skips where there is none, and does not measure for long."""
     pytest.importorskip("playwright", reason="browser tests need playwright")
     try:
         with open_browser():
             pass
     except LyraError as problem:
         pytest.skip(str(problem))
+    measure: Any = verification.measure_frames
+    monkeypatch.setattr(verification, "measure_frames", lambda *arguments: measure(*arguments[:-1], 0.3))
 
 
 @pytest.mark.browser
 @pytest.mark.usefixtures("_browser")
 def test_page_and_renderer_show_the_same(tmp_path, monkeypatch, capsys):
     scene = save_scene(tmp_path / "scene", wall(1.0, 0.7))
-    arguments = ["lyra", "verify", str(scene), "--views", "2", "--size", "160", "--save", str(tmp_path / "shots"), "--json"]
+    arguments = [
+        "lyra",
+        "verify",
+        str(scene),
+        "--views",
+        "2",
+        "--size",
+        "160",
+        "--save",
+        str(tmp_path / "shots"),
+        "--json",
+    ]
     monkeypatch.setattr(sys, "argv", arguments)
     main()
     numbers = json.loads(capsys.readouterr().out)
@@ -71,7 +84,7 @@ def test_page_and_renderer_show_the_same(tmp_path, monkeypatch, capsys):
     assert numbers["psnr"] > 45
     assert {(row["backend"], row["view"]) for row in numbers["rows"]} == {(b, v) for b in BACKENDS for v in (0, 1)}
     assert numbers["frames_per_second"] > 0
-    assert Image.open(tmp_path / "shots" / "pairs.png").size == (480, 320)
+    assert load_image(tmp_path / "shots" / "pairs.png").shape == (3, 320, 480)
     assert len(list((tmp_path / "shots").iterdir())) == 7
 
 

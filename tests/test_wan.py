@@ -40,7 +40,7 @@ def make_pipeline(**text_parts: Any) -> WanVACEPipeline:
         vace_layers=[0, 2],
         vace_in_channels=96,
     )
-    scheduler = UniPCMultistepScheduler(flow_shift=3.0, prediction_type="flow_prediction", use_flow_sigmas=True)
+    scheduler: Any = UniPCMultistepScheduler(flow_shift=3.0, prediction_type="flow_prediction", use_flow_sigmas=True)
     parts: dict[str, Any] = {"tokenizer": None, "text_encoder": None, **text_parts}
     pipeline = WanVACEPipeline(vae=vae, transformer=transformer, scheduler=scheduler, **parts)
     pipeline.set_progress_bar_config(disable=True)

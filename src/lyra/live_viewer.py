@@ -25,9 +25,7 @@ FRAME_HEIGHT = 540
 Sent = Literal["splats", "frames"]
 
 
-def serve_viewer(
-    gaussians: Gaussians, initial_camera: Cameras, port: int = 8080, send: Sent = "splats"
-) -> None:
+def serve_viewer(gaussians: Gaussians, initial_camera: Cameras, port: int = 8080, send: Sent = "splats") -> None:
     """Runs :func:`live_viewer` until it is interrupted (Ctrl-C), after printing its address."""
     with live_viewer(gaussians, initial_camera, port, send) as address, contextlib.suppress(KeyboardInterrupt):
         print(f"{address} shows the scene; Ctrl-C ends", flush=True)
@@ -177,7 +175,7 @@ def _send_frames(server: Any, gaussians: Gaussians) -> Iterator[None]:
 def render_frame(
     gaussians: Gaussians, wxyz: np.ndarray, position: np.ndarray, fov: float, aspect: float, height: int = FRAME_HEIGHT
 ) -> np.ndarray:
-    """One frame, bytes [height, width, 3], of a camera as viser describes it (OpenCV axes, vertical ``fov`` in radians)."""
+    """One frame, bytes [height, width, 3], of a camera as viser gives it: OpenCV axes, vertical ``fov`` in radians."""
     width = max(1, round(height * aspect))
     pose = torch.eye(4)
     pose[:3, :3] = matrix_from_quaternion(torch.as_tensor(wxyz, dtype=torch.float32))

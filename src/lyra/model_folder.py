@@ -20,8 +20,8 @@ PART_COMMANDS = {
     "vae": "lyra convert cosmos-tokenizer FOLDER -o DIR",
     "transformer": "lyra convert gen3c model.pt --tokenizer FOLDER -o DIR",
     "scheduler": "lyra convert gen3c model.pt --tokenizer FOLDER -o DIR",
-    "text": "see docs/published_weights.md",
-    "depth": "see docs/published_weights.md",
+    "text": "lyra generate --text-encoder T5 does (docs/published_weights.md)",
+    "depth": "or go without, lyra generate --depth depth-anything (docs/published_weights.md)",
     "decoder": "lyra convert lyra-decoder lyra_static.pt -o DIR",
 }
 """Every part a model can have, and what makes it from published files."""

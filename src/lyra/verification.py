@@ -99,17 +99,16 @@ def verify_scene(
     scene = Scene.load(path)
     cameras = choose_views(scene.input_camera, views, size)
     with open_browser() as browser, _page_of(scene, Path(path)) as page:
-        shots = {name: take_shots(browser, page, cameras, name) for name in BACKENDS}
+        shots: dict[Backend, list[Tensor]] = {name: take_shots(browser, page, cameras, name) for name in BACKENDS}
         rate = measure_frames(browser, page, cameras, seconds) if seconds > 0 else None
     pictures = _draw(scene.gaussians, cameras)
     if save is not None:
         _save(save, pictures, shots)
     native = choose_views(scene.input_camera, views, min(scene.input_camera.height, scene.input_camera.width))
-    return Verification(
-        {name: tuple(_psnr(ours, shot) for ours, shot in zip(pictures, shots[name], strict=True)) for name in shots},
-        rate,
-        *enlarge(scene.gaussians, native),
-    )
+    ratios: dict[Backend, tuple[float, ...]] = {
+        name: tuple(_psnr(ours, shot) for ours, shot in zip(pictures, shots[name], strict=True)) for name in shots
+    }
+    return Verification(ratios, rate, *enlarge(scene.gaussians, native))
 
 
 def choose_views(camera: Cameras, views: int, size: int) -> Cameras:
@@ -132,7 +131,7 @@ def open_browser() -> Iterator[Any]:
     try:
         from playwright.sync_api import Error, sync_playwright
     except ImportError:
-        raise MissingExtraError("playwright", "dev", "verify") from None
+        raise MissingExtraError("playwright", "verify", "verify") from None
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     with sync_playwright() as driver:
         try:
@@ -179,7 +178,10 @@ def open_page(browser: Any, page: Path, height: int, width: int, backend: Backen
 def take_shots(browser: Any, page: Path, cameras: Cameras, backend: Backend) -> list[Float[Tensor, "3 height width"]]:
     """Screenshots of a page at some cameras."""
     shots = []
-    with open_page(browser, page, cameras.height, cameras.width, backend) as tab, tempfile.TemporaryDirectory() as folder:
+    with (
+        open_page(browser, page, cameras.height, cameras.width, backend) as tab,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         for pose, intrinsics in zip(cameras.camera_to_world.tolist(), cameras.intrinsics.tolist(), strict=True):
             tab.evaluate("([pose, numbers]) => window.lyra.setCamera(pose, ...numbers)", [pose, intrinsics])
             tab.screenshot(path=f"{folder}/shot.png")
@@ -201,7 +203,7 @@ def _draw(gaussians: Gaussians, cameras: Cameras) -> list[Float[Tensor, "3 heigh
 
 @torch.no_grad()
 def enlarge(gaussians: Gaussians, cameras: Cameras) -> tuple[float, float]:
-    """Least share of alpha kept, and least PSNR once scaled down again, over views of ``ENLARGEMENT`` times the size."""
+    """Least share of alpha kept, and least PSNR once scaled down again, of views at ``ENLARGEMENT`` times the size."""
     large = cameras.resized(ENLARGEMENT * cameras.height, ENLARGEMENT * cameras.width)
     shares, ratios = [], []
     for view in range(len(cameras)):

@@ -22,7 +22,7 @@ ROWS: tuple[tuple[Backend, int, int, int, int, int], ...] = (
     ("cpu", 10_000_000, 704, 1280, 1, 2),
     *((backend, 120_000, 128, 128, views, 2) for backend in ("cpu", "deferred") for views in (2, 8, 32, 128)),
     *((backend, 2_000, 88, 160, 1, 2) for backend in ("cpu", "oracle")),
-    ("oracle", 50_000, 176, 320, 1, 2),
+    *((backend, 10_000, 176, 320, 1, 2) for backend in ("cpu", "oracle")),
 )
 """Backend, Gaussians, height, width, views, threads."""
 ORACLE_LIMIT = 50_000_000
@@ -36,7 +36,7 @@ def measure() -> list[dict[str, Any]]:
     oracle took for the same, forward.
     """
     names = ("backend", "gaussians", "height", "width", "views", "threads")
-    rows = [
+    rows: list[dict[str, Any]] = [
         dict(zip(names, row, strict=True)) | run_isolated(_measure, *row)
         for row in tqdm(ROWS, desc="bench render", unit="row")
     ]

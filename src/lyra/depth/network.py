@@ -43,9 +43,7 @@ class DepthNet(nn.Module):
             nn.Conv2d(channels + 2, width, 1) for channels, width in zip(self.encoder.widths, widths, strict=True)
         )
         self.middle = nn.Sequential(_Residual(widths[-1]), _GlobalMix(widths[-1]), _Residual(widths[-1]))
-        self.narrow = nn.ModuleList(
-            nn.Conv2d(wide, width, 3, padding=1) for width, wide in pairwise(widths)
-        )
+        self.narrow = nn.ModuleList(nn.Conv2d(wide, width, 3, padding=1) for width, wide in pairwise(widths))
         self.join = nn.ModuleList(_Residual(width) for width in widths[:-1])
         self.norm = nn.GroupNorm(8, widths[0])
         self.refine = nn.Conv2d(widths[0] + 3, 16, 3, padding=1)

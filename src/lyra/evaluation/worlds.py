@@ -33,8 +33,8 @@ class WorldsOptions:
     """What is evaluated."""
 
     scenes: int = 16
-    stride: int = 4
-    """Every how many frames of a trajectory are compared."""
+    stride: int = 5
+    """Every how many frames of a trajectory are compared; with 4, "clockwise" would be met back at the input."""
     seed: int = 0
     """Of the teacher's noise."""
 
@@ -91,7 +91,7 @@ def show_world(
     truth = TrueViews(views, cameras, visible_from(true_depth[0], camera, depths, cameras))
     methods = {
         "student": show_student(model, image, depth, clips, cameras),
-        "teacher": torch.cat([_decode_clip(model, clip)[picks] for clip in clips]),
+        "teacher": torch.cat([decode_clip(model, clip)[picks] for clip in clips]),
         **baselines(image, depth, camera, cameras),
     }
     return truth, methods
@@ -110,6 +110,7 @@ def show_student(
     return render(decode_scene(model.decoder, inputs), cameras).color.clamp(0, 1)
 
 
-def _decode_clip(model: Model, clip: Clip) -> Float[Tensor, "time 3 height width"]:
+def decode_clip(model: Model, clip: Clip) -> Float[Tensor, "time 3 height width"]:
+    """A clip's frames in [0, 1]."""
     video = model.tokenizer.decode(model.tokenizer.denormalize(clip.latents[None]))[0]
     return (video.movedim(1, 0) / 2 + 0.5).clamp(0, 1)

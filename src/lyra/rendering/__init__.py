@@ -48,4 +48,3 @@ def render(
     from lyra.rendering.tiled import render_tiled
 
     return render_tiled(gaussians, cameras, background, near)
-

@@ -47,9 +47,7 @@ class _Deferred(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, *slopes: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         wanted = ctx.needs_input_grad[2:]
-        values = [
-            value.detach().requires_grad_(want) for value, want in zip(ctx.saved_tensors, wanted, strict=True)
-        ]
+        values = [value.detach().requires_grad_(want) for value, want in zip(ctx.saved_tensors, wanted, strict=True)]
         for i in range(len(ctx.cameras)):
             with torch.enable_grad():
                 pictures = _render(ctx.cameras[i : i + 1], ctx.near, values)

@@ -188,7 +188,7 @@ def _start_tile(buffer, rows, columns):
 @_inner
 @no_type_check
 def _all_ended(buffer):
-    for y in range(TILE):
+    for y in range(TILE):  # noqa: SIM110 (numba compiles no generators)
         if any_of(load(buffer, y * TILE) > _ZERO):
             return False
     return True

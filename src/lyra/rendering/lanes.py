@@ -54,7 +54,7 @@ def _repeated(builder: Any, kind: Any, value: Any) -> Any:
 
 
 def _define_operator(symbol: Callable, result: _Vector, build: Callable[[Any, Any, Any], Any]) -> None:
-    @infer_global(symbol)
+    @infer_global(symbol)  # pyright: ignore[reportOptionalCall]
     class _Typing(AbstractTemplate):
         def generic(self, args: tuple, kws: dict) -> Any:
             if _lanes in args and all(kind in (_lanes, types.float32) for kind in args):

@@ -4,7 +4,7 @@ Pictures and gradients are the same bytes on every run and for every number of t
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -21,7 +21,6 @@ from lyra.gaussians import Gaussians
 from lyra.rendering import kernels, projection_kernels
 from lyra.rendering.image import Rendering, over_background
 from lyra.rendering.projection import tangent_limits
-
 
 PAIRS_AT_ONCE = 2**24
 """A run of tiles has at most so many pairs of splat and tile, and at least one tile; a pair takes 4 bytes, 44 in the
@@ -92,7 +91,7 @@ class _Accumulate(torch.autograd.Function):
     @staticmethod
     def forward(ctx, cameras: Cameras, near: float, *values: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         values = tuple(v.detach().contiguous() for v in values)
-        image = torch.empty(len(cameras), 5, cameras.height, cameras.width)
+        image = torch.empty(len(cameras), 5, cameras.height, cameras.width, dtype=torch.float32)
         ctx.rows = [_row(cameras, view) for view in range(len(cameras))]
         ctx.near, ctx.views = near, []
         for row, target in zip(ctx.rows, image.numpy(), strict=True):
@@ -153,18 +152,25 @@ def _forward(view: _View, image: np.ndarray) -> _Kept:
     return view, order if len(runs) == 1 else None, reached
 
 
+def _sorted_runs(
+    view: _View, order: tuple[np.ndarray, np.ndarray] | None, tiles: int
+) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
+    """First tile, last tile, members and starts of each run: the order that was kept, or made anew."""
+    if order is not None:
+        yield 0, tiles, *order
+        return
+    counts, runs = view.runs()
+    for first, last in runs:
+        yield first, last, *view.sort(counts, first, last)
+
+
 def _backward(kept: _Kept, image: np.ndarray, slopes: np.ndarray) -> np.ndarray:
     """Gradients of a view's splats, one row of ``FEATURES`` each."""
     view, order, reached = kept
     threads = torch.get_num_threads()
-    if order is None:
-        counts, runs = view.runs()
-    else:
-        counts, runs = None, [(0, len(reached))]
     gradients = np.zeros((len(view.splats), projection_kernels.FEATURES), np.float32)
     pairs_of = np.empty(len(view.splats), np.int64)
-    for first, last in runs:
-        members, starts = order if counts is None else view.sort(counts, first, last)
+    for first, last, members, starts in _sorted_runs(view, order, len(reached)):
         _in_parts(kernels.count_pairs, threads, view.splats, view.tiles_x, first, last, pairs_of)
         offsets = np.concatenate([[0], pairs_of.cumsum()])
         pair_gradients = np.zeros((offsets[-1], projection_kernels.FEATURES), np.float32)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -48,7 +47,11 @@ def splat_stride(spec: LatentSpec, config: DecoderConfig) -> int:
 
 @torch.no_grad()
 def prepare_student_inputs(
-    clips: Sequence[Clip], tokenizer: Tokenizer, config: DecoderConfig, cache: DepthCache | None = None
+    clips: Sequence[Clip],
+    tokenizer: Tokenizer,
+    config: DecoderConfig,
+    cache: DepthCache | None = None,
+    time: float | None = None,
 ) -> StudentInputs:
     """Inputs of a decoder for the clips of one scene (a batch of one).
 
@@ -59,6 +62,7 @@ def prepare_student_inputs(
         tokenizer: The teacher's.
         config: The decoder's.
         cache: The scene's depth cache, in the cameras' world; needed by decoders of "cache" geometry.
+        time: The moment that the Gaussians shall show, in [0, 1]; needed by decoders that are conditioned on time.
 
     Raises:
         ValueError: the decoder wants a cache and there is none.
@@ -83,7 +87,20 @@ def prepare_student_inputs(
         ray_directions=torch.stack([directions for _, directions in rays])[None],
         pixel_angle=torch.stack([1 / grid.intrinsics[0, 0] for grid in grids])[None],
         base=base,
+        times=None if time is None else encode_times(time, cameras[0], tokenizer),
     )
+
+
+def encode_times(
+    target: float, cameras: Cameras, tokenizer: Tokenizer
+) -> Float[Tensor, "1 channel latent_time_plus_one latent_height latent_width"]:
+    """Times of a clip's frames as a video through the tokenizer and, last, the target time as a video of one frame."""
+
+    def encode(times: Float[Tensor, "time"]) -> Tensor:
+        signal = (encode_time(times) * 2 - 1).T.to(cameras.intrinsics)
+        return tokenizer.encode(signal[None, :, :, None, None].expand(1, -1, -1, cameras.height, cameras.width))
+
+    return torch.cat([encode(frame_times(len(cameras))), encode(torch.tensor([target]))], dim=2)
 
 
 def _encode_plucker(cameras: Cameras, tokenizer: Tokenizer) -> Float[Tensor, "1 channel time h w"]:

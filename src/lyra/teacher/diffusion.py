@@ -75,8 +75,10 @@ class TeacherConfig:
     @staticmethod
     def from_json(content: dict[str, Any]) -> "TeacherConfig":
         """The config that ``asdict`` was written of; JSON has lists for tuples."""
-        spread = content.get("spread")
-        return TeacherConfig(**content | {"spread": spread and tuple(tuple(values) for values in spread)})
+        if content.get("spread") is not None:
+            known, unknown = content["spread"]
+            content = content | {"spread": (tuple(known), tuple(unknown))}
+        return TeacherConfig(**content)
 
     @property
     def edges(self) -> EdgeFilter:

@@ -2,11 +2,33 @@
 ;;
 ;; A splat is 64 bytes: centre x, y; conic xx, 2 xy, yy times -0.5 log2(e); opacity; red, green, blue (f32); then the box
 ;; of pixels left, top, right, bottom (i32, exclusive). A pixel's state is in groups of four neighbours, 64 bytes: four
-;; transmittances, reds, greens and blues. Four pixels are one vector.
+;; transmittances, reds, greens and blues. Four pixels are one vector. Pixels have ended where less than 0.001 passes.
 (module
   (memory (import "page" "memory") 1)
+
+  ;; Writes for every 16 columns of a band whether some pixel in them has not ended (i32).
+  (func (export "survey") (param $band i32) (param $rows i32) (param $stride i32) (param $open i32)
+    (local $x i32) (local $y i32) (local $at i32) (local $most v128)
+    (loop $blocks
+      (local.set $most (v128.const f32x4 0 0 0 0))
+      (local.set $y (i32.const 0))
+      (loop $rows
+        (local.set $at (i32.add (local.get $band) (i32.shl
+          (i32.add (i32.mul (local.get $y) (local.get $stride)) (local.get $x)) (i32.const 4))))
+        (local.set $most (f32x4.pmax (local.get $most) (v128.load (local.get $at))))
+        (local.set $most (f32x4.pmax (local.get $most) (v128.load offset=64 (local.get $at))))
+        (local.set $most (f32x4.pmax (local.get $most) (v128.load offset=128 (local.get $at))))
+        (local.set $most (f32x4.pmax (local.get $most) (v128.load offset=192 (local.get $at))))
+        (br_if $rows (i32.lt_s (local.tee $y (i32.add (local.get $y) (i32.const 1))) (local.get $rows))))
+      (i32.store (local.get $open)
+        (v128.any_true (f32x4.gt (local.get $most) (v128.const f32x4 0.001 0.001 0.001 0.001))))
+      (local.set $open (i32.add (local.get $open) (i32.const 4)))
+      (br_if $blocks (i32.lt_s (local.tee $x (i32.add (local.get $x) (i32.const 16))) (local.get $stride)))))
+
+  ;; Composites `count` splats into rows `top` to `bottom`.
   (func (export "composite")
     (param $splat i32) (param $count i32) (param $band i32) (param $top i32) (param $bottom i32) (param $stride i32)
+    (param $open i32)
     (local $y i32) (local $last i32) (local $x i32) (local $right i32) (local $left i32) (local $at i32) (local $end i32)
     (local $dy f32) (local $row v128) (local $slope v128) (local $xx v128) (local $dx v128)
     (local $before v128) (local $alpha v128) (local $whole v128) (local $rest v128)
@@ -21,6 +43,20 @@
       (if (i32.lt_s (local.get $y) (local.get $last)) (then
         (local.set $left (i32.and (i32.load offset=36 (local.get $splat)) (i32.const -4)))
         (local.set $right (i32.load offset=44 (local.get $splat)))
+        ;; Columns at either end in which all has ended are left out.
+        (block $trimmed (loop $trim
+          (br_if $trimmed (i32.ge_s (local.get $left) (local.get $right)))
+          (br_if $trimmed (i32.load (i32.add (local.get $open)
+            (i32.shl (i32.shr_u (local.get $left) (i32.const 4)) (i32.const 2)))))
+          (local.set $left (i32.and (i32.add (local.get $left) (i32.const 16)) (i32.const -16)))
+          (br $trim)))
+        (block $trimmed (loop $trim
+          (br_if $trimmed (i32.ge_s (local.get $left) (local.get $right)))
+          (br_if $trimmed (i32.load (i32.add (local.get $open)
+            (i32.shl (i32.shr_u (i32.sub (local.get $right) (i32.const 1)) (i32.const 4)) (i32.const 2)))))
+          (local.set $right (i32.and (i32.sub (local.get $right) (i32.const 1)) (i32.const -16)))
+          (br $trim)))
+        (if (i32.lt_s (local.get $left) (local.get $right)) (then
         (local.set $xx (v128.load32_splat offset=8 (local.get $splat)))
         (local.set $opacity (v128.load32_splat offset=20 (local.get $splat)))
         (local.set $red (v128.load32_splat offset=24 (local.get $splat)))
@@ -75,6 +111,6 @@
             (local.set $dx (f32x4.add (local.get $dx) (v128.const f32x4 4 4 4 4)))
             (local.set $at (i32.add (local.get $at) (i32.const 64)))
             (br_if $groups (i32.lt_s (local.tee $x (i32.add (local.get $x) (i32.const 4))) (local.get $right))))
-          (br_if $rows (i32.lt_s (local.tee $y (i32.add (local.get $y) (i32.const 1))) (local.get $last))))))
+          (br_if $rows (i32.lt_s (local.tee $y (i32.add (local.get $y) (i32.const 1))) (local.get $last))))))))
       (local.set $splat (i32.add (local.get $splat) (i32.const 64)))
       (br $splats)))))
