@@ -19,7 +19,7 @@ from lyra.teacher import TeacherRequest
 from lyra.trajectories import TRAJECTORY_NAMES, trajectory_cameras
 from lyra.worlds import render_world, sample_world
 
-HELD_OUT_WORLD = 5
+HELD_OUT_WORLD = 2
 
 
 @pytest.fixture(scope="module")

@@ -239,8 +239,8 @@ def test_too_little_memory_is_said_before_work(smoke, tmp_path: Path, photo: Pat
 
 
 def test_a_missing_extra_is_said_before_work(smoke, tmp_path: Path, photo: Path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "viser", None)
-    with pytest.raises(LyraError, match=r"lyra\[viewer\]"):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(LyraError, match=r"lyra\[video\]"):
         generate(smoke, photo, tmp_path / "out", GenerateOptions())
     assert not (tmp_path / "out").exists()
 

@@ -18,10 +18,10 @@ PACKAGES = {
     "diffusers": "the teacher",
     "numba": "the CPU renderer",
     "av": "videos (extra: video)",
-    "viser": "the viewer page (extra: viewer)",
+    "viser": "the live viewer (extra: viewer)",
     "gsplat": "rendering on CUDA GPUs (extra: cuda)",
 }
-OPTIONAL = ("gsplat",)
+OPTIONAL = ("gsplat", "viser")
 
 
 @dataclass(frozen=True)

@@ -226,12 +226,11 @@ def decide(model: Model, photo_path: Path | None, options: GenerateOptions, rank
 
 
 def require_extras() -> None:
-    """Says at the start, not after minutes of work, that a package for the output files is missing."""
-    for package, name, extra in (("av", "PyAV", "video"), ("viser", "viser", "viewer")):
-        try:
-            __import__(package)
-        except ImportError as error:
-            raise MissingExtraError(name, extra, "writing a scene's files") from error
+    """Says at the start, not after minutes of work, that the package for the output's videos is missing."""
+    try:
+        __import__("av")
+    except ImportError as error:
+        raise MissingExtraError("PyAV", "video", "writing a scene's files") from error
 
 
 def sampling_config(model: Model, options: GenerateOptions) -> TeacherConfig:
