@@ -53,6 +53,7 @@ MINI = Recipe(
         fps=8.0,
         steps=3,
         guidance=0.0,
+        max_buffers=1,
         edge_window=3,
         edge_threshold=0.15,
         foreground_masking=False,
