@@ -59,7 +59,7 @@ def test_a_view_that_did_not_move_sees_what_the_input_sees():
     assert visible_from(depth[0], camera(), depth, camera()).float().mean() > 0.98
     warped, covered = warp_input(color[0], depth[0], camera(), camera())
     assert covered.all()
-    # At edges a near pixel's share of a far one, tiny as it is, is weighted up: that is how the warp hides what is behind.
+    # At edges a near pixel's tiny share of a far one is weighted up: that is how the warp hides what is behind.
     assert (warped[0] - color[0]).abs().median() < 1e-3
 
 
