@@ -23,9 +23,8 @@ from lyra.evaluation import psnr
 from lyra.evaluation.views import fill_with_nearest, warp_input
 from lyra.formats import save_image
 from lyra.model import Model
-from lyra.trajectories import TRAJECTORY_NAMES
 
-FOCAL_PX, BASELINE_M, OFFSET_PX = 994.978, 0.193001, 31.086
+FOCAL_PX, OFFSET_PX = 994.978, 31.086
 """Of the pictures as scikit-image ships them, a quarter of the originals' size."""
 CROP = 480
 
@@ -93,7 +92,6 @@ def main(model: str = "mini", report: Path | None = None) -> None:
     window = (slice(top, top + CROP), slice(side, side + CROP))
     for name, value in show_right_view(loaded, left[:, *window], right[:, *window], report).items():
         print(f"right view {name:>9} {value:.2f} dB")
-    print(f"{len(TRAJECTORY_NAMES)} trajectories, baseline {BASELINE_M} m")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Quality of the teacher's samplers against the number of network evaluations.
 
-python recipes/sampler_quality.py photo.jpg ... --out docs/results/samplers.json
+python recipes/sampler_quality.py photo.jpg ... --out samplers.json
 
 Each clip is decoded and compared by PSNR, without its given first frame, with the same clip (same noise) of the
 published sampler in ``--reference`` steps, and with the limit of many small steps. Few-step sampling draws new noise at

@@ -249,7 +249,7 @@ def test_all_published_parts_gather_in_one_folder(tmp_path: Path):
     weight = teacher_state()["net.blocks.block1.blocks.1.block.attn.to_k.0.weight"].bfloat16()
     assert torch.equal(model.transformer.state_dict()["transformer_blocks.1.attn2.to_k.weight"], weight)
     assert load(out, parts=["transformer"], precision=torch.float32).transformer.dtype == torch.float32
-    mean, std = torch.load(tmp_path / "tokenizer/mean_std.pt")
+    mean, std = torch.load(tmp_path / "tokenizer/mean_std.pt", weights_only=True)
     assert torch.equal(model.tokenizer.statistics.mean, mean)
     assert torch.equal(model.tokenizer.statistics.std, std)
     latents = torch.randn(1, 16, 2, 4, 4)
