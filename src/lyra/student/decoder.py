@@ -3,7 +3,7 @@
 Source: ``LatentRecon`` of Lyra (sections "3DGS decoder" of paper and fact sheet); golden ``lyra_decoder_static``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
@@ -272,7 +272,7 @@ class GaussianDecoder(nn.Module):
                 yield self._gaussians(tokens, inputs)
                 return
             for view, part in enumerate(tokens.chunk(views, dim=1)):
-                yield self._gaussians(part, _select_view(inputs, view))
+                yield self._gaussians(part, select_views(inputs, [view]))
 
     def _gaussians(self, tokens: Float[Tensor, "batch token width"], inputs: StudentInputs) -> Gaussians:
         raw = self._head(tokens, inputs)
@@ -290,9 +290,17 @@ class GaussianDecoder(nn.Module):
         )
 
 
-def _select_view(inputs: StudentInputs, view: int) -> StudentInputs:
-    """What head and activation read of one view."""
-    picked = slice(view, view + 1)
+def select_views(inputs: StudentInputs, views: Sequence[int]) -> StudentInputs:
+    """The inputs of some trajectories, in the given order."""
+    picked = list(views)
+    base = inputs.base
+    if base is not None:
+        base = replace(
+            base,
+            distance=base.distance[:, picked],
+            covered=base.covered[:, picked],
+            color=base.color[:, picked],
+        )
     return replace(
         inputs,
         latents=inputs.latents[:, picked],
@@ -300,6 +308,7 @@ def _select_view(inputs: StudentInputs, view: int) -> StudentInputs:
         ray_origins=inputs.ray_origins[:, picked],
         ray_directions=inputs.ray_directions[:, picked],
         pixel_angle=inputs.pixel_angle[:, picked],
+        base=base,
     )
 
 

@@ -1,7 +1,7 @@
 """The student learns from the teacher's clips alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from lyra.gaussians import prune
 from lyra.losses import LossWeights, depth_loss
 from lyra.rendering import render
 from lyra.student import GaussianDecoder, StudentInputs, decode_scene, prepare_student_inputs
+from lyra.student.decoder import select_views
 from lyra.synthesis import SyntheticScene
 from lyra.tokenizer import Tokenizer
 from lyra.training.perceptual import FeatureDistance
@@ -65,28 +66,6 @@ class SceneSet:
         """The teacher's frames in [0, 1]."""
         latents = self.tokenizer.denormalize(self.scenes[index].clips[clip].latents)
         return (self.tokenizer.decode(latents[None])[0].movedim(1, 0) / 2 + 0.5).clamp(0, 1)
-
-
-def select_views(inputs: StudentInputs, views: Sequence[int]) -> StudentInputs:
-    """The inputs of some trajectories, in the given order."""
-    picked = list(views)
-    base = inputs.base
-    if base is not None:
-        base = replace(
-            base,
-            distance=base.distance[:, picked],
-            covered=base.covered[:, picked],
-            color=base.color[:, picked],
-        )
-    return replace(
-        inputs,
-        latents=inputs.latents[:, picked],
-        plucker=inputs.plucker[:, picked],
-        ray_origins=inputs.ray_origins[:, picked],
-        ray_directions=inputs.ray_directions[:, picked],
-        pixel_angle=inputs.pixel_angle[:, picked],
-        base=base,
-    )
 
 
 def decoder_loss(
