@@ -204,7 +204,7 @@ def test_a_dynamic_decoder_shows_the_wanted_time(tmp_path: Path, clips):
 
 def test_times_reach_the_decoder_as_videos_through_the_tokenizer(clips):
     model = make_model(dynamic=True)
-    times = prepare_student_inputs(clips, model.tokenizer, model.decoder.config, time=0.25).times
+    times = prepare_student_inputs(clips, model.tokenizer, model.decoder.config, times=[0.25]).times
     assert times is not None
     assert times.shape == (1, 16, 3, 2, 4)
     source = (encode_time(frame_times(FRAMES)) * 2 - 1).T[None, :, :, None, None].repeat(1, 1, 1, *SIZE)

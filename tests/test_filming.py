@@ -198,7 +198,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import lyra
-from lyra.pipeline import GenerateOptions
+from lyra.runs import GenerateOptions
 scene = lyra.load("smoke").generate(sys.argv[1], sys.argv[2], trajectories=("left", "right", "up"))
 print(len(scene.gaussians))
 """

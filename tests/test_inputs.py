@@ -253,7 +253,7 @@ def test_files_that_are_no_photo(tmp_path):
         (
             "clip.jpg",
             b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41",
-            "video, which comes with a later version",
+            "video where a photo is expected",
         ),
         ("clip.mkv", b"\x1aE\xdf\xa3" + bytes(60), "video"),
         ("phone.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC.*convert"),

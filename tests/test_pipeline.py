@@ -22,7 +22,8 @@ from lyra.clips import load_clip
 from lyra.errors import LyraError
 from lyra.formats import load_ply, save_cameras
 from lyra.memory import MemoryWish, Placement
-from lyra.pipeline import GenerateOptions, TextOptions, decode_clips, generate
+from lyra.pipeline import decode_clips, generate
+from lyra.runs import GenerateOptions, TextOptions
 from lyra.scene import Scene
 from lyra.trajectories import TRAJECTORY_NAMES
 from lyra.views import InputViews

@@ -1,19 +1,24 @@
 """Wan VACE as a teacher: the real pipeline and networks, tiny and random."""
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanVACEPipeline, WanVACETransformer3DModel
+from diffusers.pipelines.wan import pipeline_wan_vace
+from test_text import make_encoder
 from torch import Tensor
+from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from lyra.cache import CacheViews, EdgeFilter, build_cache
 from lyra.errors import LyraError
 from lyra.memory import Placement
 from lyra.smoke import build_smoke_model
 from lyra.teacher import TeacherRequest, VideoTeacher
-from lyra.teacher.wan import WanSampling, WanVACETeacher, load_wan_teacher, mask_video
+from lyra.teacher.wan import WanSampling, WanVACETeacher, embed_prompts, load_wan_teacher, mask_video
 from lyra.trajectories import trajectory_cameras
 
 MODEL = build_smoke_model()
@@ -45,6 +50,20 @@ def make_pipeline(**text_parts: Any) -> WanVACEPipeline:
     pipeline = WanVACEPipeline(vae=vae, transformer=transformer, scheduler=scheduler, **parts)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def save_pipeline(folder: Path) -> Path:
+    """The pipeline as it is published: a folder with its text encoder and tokenizer."""
+    tokenizer = AutoTokenizer.from_pretrained(make_encoder(folder / "t5") / "tokenizer")
+    torch.manual_seed(2)
+    encoder = UMT5EncoderModel(UMT5Config(vocab_size=16, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4))
+    make_pipeline(text_encoder=encoder.eval(), tokenizer=tokenizer).save_pretrained(folder / "wan")
+    return folder / "wan"
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    return save_pipeline(tmp_path_factory.mktemp("saved"))
 
 
 def make_teacher(**config) -> WanVACETeacher:
@@ -118,3 +137,39 @@ def test_a_number_of_frames_that_it_cannot_make_is_refused():
 def test_what_is_no_such_pipeline_is_refused(tmp_path):
     with pytest.raises(LyraError, match="holds no Wan VACE pipeline"):
         load_wan_teacher(str(tmp_path), MODEL.tokenizer, MODEL.config.teacher, Placement())
+
+
+def load(folder: Path, prompt: str = "") -> WanVACETeacher:
+    settings = MODEL.config.teacher
+    return load_wan_teacher(str(folder), MODEL.tokenizer, settings, Placement(), prompt, WanSampling(steps=2))
+
+
+def test_a_saved_pipeline_is_loaded_and_imagines(saved: Path):
+    teacher = load(saved, "a red room")
+    assert teacher.text.shape == teacher.negative_text.shape == (512, 32)
+    # "a red room" is three words and the end, no text the end alone.
+    assert [(text != 0).any(-1).sum().item() for text in (teacher.text, teacher.negative_text)] == [4, 1]
+    assert teacher.pipeline.text_encoder is None
+    request = make_request()
+    latents = teacher.imagine(request)
+    assert latents.shape == (16, 2, 8, 8)
+    assert torch.equal(load(saved, "a red room").imagine(request), latents)
+    # Random weights hardly look at the text; the same text gives the very same clip.
+    assert not torch.equal(load(saved, "a blue room").imagine(request), latents)
+    # The saved networks are those that were made: the same clip as by the pipeline in memory with the same text.
+    made = WanVACETeacher(
+        *(make_pipeline(), MODEL.tokenizer, teacher.text, teacher.negative_text, MODEL.config.teacher),
+        WanSampling(steps=2),
+    )
+    assert torch.allclose(made.imagine(request), latents, atol=1e-5)
+
+
+def test_prompts_are_embedded_as_by_the_pipeline(saved: Path, monkeypatch: pytest.MonkeyPatch):
+    pipeline: Any = WanVACEPipeline.from_pretrained(saved, local_files_only=True)
+    found = embed_prompts(pipeline, [" a  red\nroom ", ""])
+    # A stand-in for the package that mends badly decoded text, which is not installed.
+    monkeypatch.setattr(pipeline_wan_vace, "ftfy", SimpleNamespace(fix_text=str), raising=False)
+    with torch.no_grad():
+        expected = pipeline.encode_prompt(" a  red\nroom ", "", max_sequence_length=512, device=torch.device("cpu"))
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(one, other[0], atol=1e-6)

@@ -6,6 +6,7 @@ buffers (GEN3C has two); pixels on depth edges are dropped, since they would sme
 Source: ``Cache3D_Buffer`` and ``forward_warp`` of GEN3C; golden ``forward_warp``.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -188,6 +189,51 @@ def _bilinear_scatter(
         return canvas.unflatten(1, (height + 2, width + 2))[:, 1:-1, 1:-1].flatten(1, 2)
 
     return crop(total), crop(splatted)
+
+
+@dataclass(frozen=True)
+class MovingCache:
+    """The 4D cache: frame t of a path sees what is known at frame t.
+
+    Source: ``Cache4D`` of GEN3C, which has no backdrop.
+    """
+
+    moments: tuple[DepthCache, ...]
+    """One buffer each."""
+    backdrop: DepthCache | None = None
+    """What other moments show behind what moves; seen where a moment's own points leave holes."""
+
+    def map(self, function: Callable[[DepthCache], DepthCache]) -> "MovingCache":
+        """Applies a function to every moment and the backdrop."""
+        backdrop = None if self.backdrop is None else function(self.backdrop)
+        return MovingCache(tuple(function(moment) for moment in self.moments), backdrop)
+
+
+def render_moving_cache(
+    cache: MovingCache,
+    cameras: Cameras,
+    look: Callable[[DepthCache, Cameras], CacheViews] = render_cache,
+) -> CacheViews:
+    """Frame t of a path sees moment t.
+
+    Args:
+        cache: As many moments as the path has frames.
+        cameras: The path.
+        look: Splats a still cache, for example with foreground masking.
+    """
+    if len(cache.moments) != len(cameras):
+        raise ValueError(f"{len(cache.moments)} moments, but a path of {len(cameras)} frames")
+    views = [look(moment, cameras[index : index + 1]) for index, moment in enumerate(cache.moments)]
+    own = CacheViews(*(torch.cat([getattr(view, name) for view in views]) for name in ("images", "masks", "depth")))
+    if cache.backdrop is None:
+        return own
+    behind = look(cache.backdrop, cameras)
+    hit = own.masks > 0
+    return CacheViews(
+        torch.where(hit[:, :, None], own.images, behind.images),
+        torch.where(hit, own.masks, behind.masks),
+        torch.where(hit, own.depth, behind.depth),
+    )
 
 
 def move_cache(cache: DepthCache, transform: Float[Tensor, "4 4"]) -> DepthCache:

@@ -41,15 +41,18 @@ def generate(
     prompt: str = "",
     text_encoder: str | None = None,
     text_to_image: str | None = None,
+    cameras: str | None = None,
+    chunks: int = 1,
     guardrail: Literal["auto", "on", "off"] = "auto",
     memory: Annotated[MemoryWish, arg(name="")] = _AS_FITS,
     resume: bool = False,
 ) -> None:
-    """Turns a photo, several posed photos or a text into a scene.
+    """Turns a photo, several posed photos, a text or a video into a scene.
 
     Args:
-        input: A photo, or a transforms.json that names posed photos, the first of them the input view.
-        out: Folder for scene.ply, scene.mp4, index.html, scene.json and clips/.
+        input: A photo, a transforms.json that names posed photos, the first of them the input view, or a video.
+        out: Folder for scene.ply, scene.mp4, index.html, scene.json and clips/; of a video also for frames/,
+            scene.4dgs, dynamic.safetensors and bullet.mp4.
         model: A bundled model's name, or a model's folder.
         seed: The same seed gives the same scene on the same machine.
         trajectories: Camera movements that the teacher imagines: left right up zoom_out zoom_in clockwise, or files of
@@ -65,13 +68,16 @@ def generate(
         prompt: What the scene shows; without a photo the first image is made from it.
         text_encoder: Folder or owner/name@commit of T5, for a prompt and for models without text embeddings.
         text_to_image: Folder or owner/name@commit of a diffusers pipeline for the first image.
+        cameras: Of a video: file with one camera a frame (our JSON, a transforms.json, an NPZ of poses); poses in
+            ViPE's folders are found without it, else the camera is taken as still.
+        chunks: Of a video: how many clips of the model's length it is cut into; more show more moments.
         guardrail: "auto" is on for weights whose licence asks for it.
         memory: Where the networks run and how they are made to fit; by what is free when left out.
         resume: Go on with an interrupted run in the same folder.
     """
-    from lyra.pipeline import GenerateOptions, TextOptions
     from lyra.pipeline import generate as generate_scene
     from lyra.preflight import load_checked
+    from lyra.runs import GenerateOptions, TextOptions, VideoOptions
 
     options = GenerateOptions(
         seed=seed,
@@ -84,6 +90,7 @@ def generate(
         sampler=sampler,
         steps=steps,
         text=TextOptions(prompt, text_encoder, text_to_image),
+        video=VideoOptions(cameras, chunks),
         guardrail=guardrail,
         memory=memory,
         resume=resume,
@@ -94,7 +101,8 @@ def generate(
         print(f"note: {note}", file=sys.stderr)
     fov_used = scene.provenance["fov"]
     print(f"note: field of view {fov_used['degrees']:.1f} degrees ({fov_used['source']})", file=sys.stderr)
-    print(f"{len(scene.gaussians)} Gaussians in {out}: open {out / 'index.html'}", file=sys.stderr)
+    moments = "" if scene.dynamic is None else f" at the first of {len(scene.dynamic)} moments"
+    print(f"{len(scene.gaussians)} Gaussians{moments} in {out}: open {out / 'index.html'}", file=sys.stderr)
 
 
 @app.command

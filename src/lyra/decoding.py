@@ -74,7 +74,9 @@ def decode_folder(model: Model, source: Path, out: Path, options: DecodeOptions 
     print(f"decoding {len(stored.clips)} clips: {', '.join(stored.names)}", file=sys.stderr)
     check_fit(model, stored.clips, source)
     cache = _depth_cache(model, stored, source)
-    inputs = prepare_student_inputs(stored.clips, model.tokenizer, model.decoder.config, cache, target)
+    inputs = prepare_student_inputs(
+        stored.clips, model.tokenizer, model.decoder.config, cache, None if target is None else [target]
+    )
     gaussians = decode_scene(model.decoder, inputs)
     if not all(bool(getattr(gaussians, name).isfinite().all()) for name in ("means", "scales", "colors")):
         raise LyraError("the student made values that are not finite: is the model folder or a clip damaged?")
@@ -164,7 +166,8 @@ def check_fit(model: Model, clips: Sequence[Clip], source: Path) -> None:
 
 
 def _target_time(model: Model, options: DecodeOptions) -> float | None:
-    if model.decoder.config.time_conditioning:
+    config = model.decoder.config
+    if config.time_conditioning and config.geometry == "ray":
         return options.time or 0.0
     if options.time is not None:
         raise LyraError(f"the decoder of model {model.config.name!r} is static: leave out --time")

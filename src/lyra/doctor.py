@@ -11,7 +11,7 @@ import torch
 
 from lyra.errors import LyraError
 from lyra.model import BUNDLED, load
-from lyra.pipeline import needed_memory_mb
+from lyra.runs import needed_memory_mb
 
 PACKAGES = {
     "torch": "the networks",

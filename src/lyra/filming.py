@@ -8,7 +8,7 @@ Source: multi-trajectory and long-video generation of GEN3C.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from lyra.cache import DepthCache, build_cache, render_cache
+from lyra.cache import DepthCache, EdgeFilter, MovingCache, WarpSettings, build_cache, render_cache
 from lyra.camera_paths import CameraPath, split_path
 from lyra.cameras import Cameras
 from lyra.clips import Clip, load_clip, save_clip
@@ -30,6 +30,7 @@ from lyra.ranks import Ranks
 from lyra.teacher import DiffusionTeacher, TeacherConfig, TeacherRequest, VideoTeacher
 from lyra.teacher.tiling import place_tokenizer
 from lyra.tokenizer import Tokenizer
+from lyra.video_views import VideoViews
 from lyra.views import InputViews
 
 _FRAMES_LOOKED_AT = 5
@@ -79,9 +80,76 @@ def film_paths(film: Film, views: InputViews, paths: Sequence[CameraPath], ranks
             if len(group[0]) > 1:
                 _film_long(film, views, cache, group[0], bar)
             else:
-                _film_batch(film, views, cache, {name: c for shot in group for name, c in shot.items()}, bar)
+                _film_batch(film, views.images[0], cache, {name: c for shot in group for name, c in shot.items()}, bar)
     ranks.wait()
     return [load_clip(_clip_path(film, name)) for name in names]
+
+
+def film_video(
+    film: Film, views: VideoViews, paths: Sequence[CameraPath], ranks: Ranks | None = None
+) -> list[list[Clip]]:
+    """The clips of a moving scene, a list for each of its chunks; the first is the input video's own.
+
+    Paths start at the input camera and go on with it: where that moves, they move with it.
+
+    Raises:
+        LyraError: a path is longer than a clip, or a disk is full.
+    """
+    ranks = ranks or Ranks()
+    length = film.config.frames
+    for path in paths:
+        if len(path.through(views.cameras.intrinsics[0])) != length:
+            raise LyraError(f"a video takes camera paths of {length} frames: shorten {path.name!r}")
+    starts = range(0, len(views) - 1, length - 1)
+    jobs: list[tuple[VideoViews, dict[str, Cameras]]] = []
+    for number, start in enumerate(starts):
+        part = views.part(start, length)
+        end = "" if len(starts) == 1 else f".{number}"
+        shots = {f"{path.name}{end}": follow(part.cameras, path.through(part.cameras.intrinsics[0])) for path in paths}
+        _film_source(film, part, f"input{end}", ranks)
+        names = list(shots)
+        firsts = range(0, len(names), film.placement.batch)
+        jobs += [
+            (part, {name: shots[name] for name in names[first : first + film.placement.batch]}) for first in firsts
+        ]
+    mine = jobs[ranks.rank :: ranks.world]
+    with tqdm(total=sum(len(shots) for _, shots in mine), desc="teacher", unit="clip", disable=not ranks.first) as bar:
+        for part, shots in mine:
+            cache = moving_cache(part, film.config.edges, film.config.warp)
+            _film_batch(film, part.images[0], cache, shots, bar)
+    ranks.wait()
+    ends = [""] if len(starts) == 1 else [f".{number}" for number in range(len(starts))]
+    names = ["input", *(path.name for path in paths)]
+    return [[load_clip(_clip_path(film, name + end)) for name in names] for end in ends]
+
+
+def _film_source(film: Film, views: VideoViews, name: str, ranks: Ranks) -> None:
+    """The input video itself as a clip, without the teacher."""
+    if not ranks.first or _clip_path(film, name).exists():
+        return
+    tokenizer = place_tokenizer(film.tokenizer, film.placement)
+    with torch.no_grad():
+        latents = tokenizer.normalize(tokenizer.encode((views.images * 2 - 1).movedim(0, 1)[None]))[0]
+    _finish(film, name, Clip(latents.float().cpu(), views.cameras))
+
+
+def follow(source: Cameras, path: Cameras) -> Cameras:
+    """A path that begins at the input camera, carried along with it."""
+    return replace(path, camera_to_world=source.camera_to_world @ path.camera_to_world)
+
+
+def moving_cache(views: VideoViews, edges: EdgeFilter | None, warp: WarpSettings | None = None) -> MovingCache:
+    """The 4D cache of a video: each frame's own points and, where the camera stands still, the backdrop's."""
+    moments = tuple(
+        build_cache(views.images[at] * 2 - 1, views.depth[at], views.cameras[at], edges, warp)
+        for at in (slice(index, index + 1) for index in range(len(views)))
+    )
+    if not views.is_still:
+        return MovingCache(moments)
+    behind = build_cache(views.backdrop[None] * 2 - 1, views.backdrop_depth[None], views.cameras[:1], edges, warp)
+    # What moves most of the time has no backdrop that anything ever showed.
+    seen = views.moving.float().mean(0) < 0.5
+    return MovingCache(moments, replace(behind, reliable=behind.reliable & seen))
 
 
 def group_shots(shots: Sequence[dict[str, Cameras]], batch: int) -> list[list[dict[str, Cameras]]]:
@@ -100,14 +168,18 @@ def _clip_path(film: Film, name: str) -> Path:
     return film.folder / name / "clip.safetensors"
 
 
-def _film_batch(film: Film, views: InputViews, cache: DepthCache, shots: dict[str, Cameras], bar: tqdm) -> None:
+def _film_batch(
+    film: Film,
+    image: Float[Tensor, "3 height width"],
+    cache: DepthCache | MovingCache,
+    shots: dict[str, Cameras],
+    bar: tqdm,
+) -> None:
     if not all(_clip_path(film, name).exists() for name in shots):
-        requests = [
-            TeacherRequest(
-                views.images[0] * 2 - 1, choose_buffers(cache, cameras, film.config), cameras, film.seed, name
-            )
-            for name, cameras in shots.items()
-        ]
+        requests = []
+        for name, cameras in shots.items():
+            shown = cache if isinstance(cache, MovingCache) else choose_buffers(cache, cameras, film.config)
+            requests.append(TeacherRequest(image * 2 - 1, shown, cameras, film.seed, name))
         for request, latents in zip(requests, _imagine(film.teacher, requests), strict=True):
             if not _clip_path(film, request.name).exists():
                 _finish(film, request.name, Clip(latents, request.cameras))

@@ -87,7 +87,7 @@ def load_photo(path: Path, height: int, width: int) -> Photo:
         focal = _focal_in_pixels(opened)
         upright = _decode(path, opened, notes)
         rgb = _to_srgb(path, upright, notes)
-    crop = _centre_crop(rgb.size, height, width)
+    crop = centre_crop(rgb.size, height, width)
     crop_size = (crop[2] - crop[0], crop[3] - crop[1])
     notes += _describe_fit(rgb.size, crop_size, height, width)
     resized = rgb.resize((width, height), Image.Resampling.LANCZOS, box=crop, reducing_gap=3.0)
@@ -122,8 +122,8 @@ def _read(path: Path) -> bytes:
             raise LyraError(f"{path} is empty: export or download the photo again")
         with path.open("rb") as file:
             head = file.read(32)
-            if _is_video(path, head):
-                raise LyraError(f"{path} is a video, which comes with a later version: give one photo")
+            if _has_video_head(path, head):
+                raise LyraError(f"{path} is a video where a photo is expected: give one photo")
             if _is_heic(head):
                 raise LyraError(f"{path} is a HEIC photo, which cannot be read: convert it to JPEG or PNG")
             if size > LARGEST_BYTES:
@@ -137,7 +137,16 @@ def _read(path: Path) -> bytes:
         raise LyraError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _is_video(path: Path, head: bytes) -> bool:
+def is_video(path: Path) -> bool:
+    """Whether a file is a video, by its content or else its suffix; False where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return _has_video_head(path, file.read(32))
+    except OSError:
+        return False
+
+
+def _has_video_head(path: Path, head: bytes) -> bool:
     """By content, so that a video under another name is told apart; by suffix for the rest."""
     if head[4:8] == b"ftyp":
         return head[8:12] not in _STILL_BRANDS
@@ -268,7 +277,7 @@ def _apply_profile(image: Image.Image, profile: bytes, notes: list[str]) -> Imag
     return converted if converted is not None else image.convert("RGB")
 
 
-def _centre_crop(size: tuple[int, int], height: int, width: int) -> tuple[int, int, int, int]:
+def centre_crop(size: tuple[int, int], height: int, width: int) -> tuple[int, int, int, int]:
     """The largest centred box (left, top, right, bottom) of the model's aspect ratio."""
     crop_width = min(size[0], max(1, round(size[1] * width / height)))
     crop_height = min(size[1], max(1, round(size[0] * height / width)))

@@ -1,10 +1,14 @@
 """Memory: what a run will take, what there is, and where the parts of a model go so that it fits."""
 
 import gc
+import importlib.util
 import json
+import os
 import resource
+import shutil
 import struct
 import sys
+import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -149,9 +153,12 @@ def plan(needs: Needs, available: Available, wish: MemoryWish, clips: int = 1) -
     the same scene.
 
     Raises:
-        LyraError: nothing fits; the message says what is needed, what there is and what helps.
+        LyraError: nothing fits, or the network cannot be compiled here; the message says what is needed, what there is
+            and what helps.
     """
     on_gpu = available.device != "cpu"
+    if wish.compile:
+        require_compiler(available.device)
     resident = sum(needs.weights.values()) + LIBRARIES
     offloads = (False, True) if on_gpu else (False,)
     tiles = (0, TILE) if needs.pixels > TILE**2 else (0,)
@@ -293,3 +300,26 @@ def quantize(module: nn.Module) -> None:
     except ImportError:
         raise LyraError("8-bit weights need torchao, which is not installed: pip install torchao") from None
     quantize_(module, Int8WeightOnlyConfig())
+
+
+def require_compiler(device: str) -> None:
+    """Says before any work what ``torch.compile`` lacks; it would itself fail in the middle of the first clip.
+
+    Raises:
+        LyraError: no compiler, no headers of Python, or on a GPU no triton.
+    """
+    # As torch's own search: on a CPU it compiles C++, on a GPU triton compiles C.
+    if device == "cpu":
+        standard = "clang++" if sys.platform == "darwin" else "g++"
+        compilers = (os.environ.get("CXX", standard),)
+    elif importlib.util.find_spec("triton") is None:
+        raise LyraError("--compile needs triton on a GPU, which is not installed: pip install triton")
+    else:
+        compilers = (os.environ["CC"],) if "CC" in os.environ else ("gcc", "clang")
+    if not any(shutil.which(compiler) for compiler in compilers):
+        raise LyraError(
+            f"--compile needs a compiler, and there is no {' or '.join(compilers)}: "
+            "install one (apt-get install g++), or leave out --compile"
+        )
+    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        raise LyraError("--compile needs Python's headers: install them (apt-get install python3-dev), or leave it out")

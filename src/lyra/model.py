@@ -112,7 +112,8 @@ class Model:
     def generate(self, photo: Path | str, out: Path | str, **options) -> "Scene":
         """Photo to scene; see :func:`lyra.pipeline.generate`."""
         # The pipeline is the one room that knows all others, this class among them.
-        from lyra.pipeline import GenerateOptions, generate
+        from lyra.pipeline import generate
+        from lyra.runs import GenerateOptions
 
         return generate(self, Path(photo), Path(out), GenerateOptions(**options))
 

@@ -5,126 +5,50 @@
 Each finished clip is on disk before the next begins, so an interrupted run goes on from there and ends the same.
 """
 
-import hashlib
-import json
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
 
-import torch
-from torch import Tensor
-from tqdm import tqdm
-
-from lyra.camera_paths import CameraPath, Look, choose_paths
-from lyra.cameras import Cameras
 from lyra.clips import Clip
-from lyra.depth import DepthEstimator
-from lyra.errors import LyraError, MissingExtraError
-from lyra.filming import Film, film_paths
+from lyra.errors import LyraError
+from lyra.filming import film_paths
 from lyra.first_image import DEFAULT_IMAGE_MODEL, ImageModel, draw_first_image
-from lyra.formats import save_image, save_video, write_atomically
+from lyra.formats import save_image
 from lyra.gaussians import Gaussians
-from lyra.guardrail import Guardrail, GuardrailChoice, choose_guardrail
-from lyra.inputs import Photo, load_photo, load_posed_photos
-from lyra.memory import LIBRARIES, MemoryWish, Placement, describe, find_memory, peak_memory_mb, plan, quantize
+from lyra.inputs import Photo, load_photo
+from lyra.memory import Placement
 from lyra.model import Model
-from lyra.preflight import halve_teacher, needs_of_model
-from lyra.ranks import Ranks, join_ranks
+from lyra.ranks import join_ranks
+from lyra.render_video import write_fly_through
+from lyra.runs import (
+    Decisions,
+    GenerateOptions,
+    Timings,
+    choose_depth,
+    decide,
+    describe_photos,
+    describe_run,
+    make_film,
+    move_tensors,
+    prepare_folder,
+)
 from lyra.scene import Scene
 from lyra.student import decode_scene, prepare_student_inputs
 from lyra.synthesis import input_cache
-from lyra.teacher import TeacherConfig, VideoTeacher
-from lyra.teacher.diffusion import Sampler
 from lyra.teacher.tiling import place_tokenizer
-from lyra.text import embed_texts, takes_text
-from lyra.trajectories import TRAJECTORY_NAMES, TrajectoryName, draw_distance, fly_through
+from lyra.video_pipeline import generate_from_video
 from lyra.viewer import write_viewer
 from lyra.views import InputViews, estimate_views
 
-VIDEO_SIZE = 512
-"""The fly-through is enlarged by the largest whole factor that keeps its longer side within this many pixels."""
-VIDEO_FRAMES = 72
-VIDEO_FPS = 24
-
-
-@dataclass(frozen=True)
-class TextOptions:
-    """What a user decides about text."""
-
-    prompt: str = ""
-    """What the scene shows. Without a photo the first image is made from it."""
-    text_encoder: str | None = None
-    """Folder or owner/name@commit with text_encoder/ and tokenizer/ of T5, for models that read text."""
-    text_to_image: str | None = None
-    """Folder or owner/name@commit of the diffusers pipeline that makes the first image; Z-Image-Turbo when None."""
-
-
-@dataclass(frozen=True)
-class GenerateOptions:
-    """What a user decides about a scene."""
-
-    seed: int = 0
-    trajectories: tuple[str, ...] = TRAJECTORY_NAMES
-    """Names of presets, and files of cameras."""
-    movement: float = 1.0
-    """Factor on the paper's camera movements and on those of files."""
-    look: Look = "path"
-    """Where the cameras look."""
-    fov: float | None = None
-    """Field of view of the photo's shorter side in degrees; from EXIF, the depth estimator or 55 when None."""
-    depth: str = "auto"
-    """The model's own network ("model"), "depth-anything", or the source of another estimator."""
-    teacher: str | None = None
-    """Folder or owner/name@commit of Wan VACE, in place of the model's own teacher."""
-    sampler: Sampler | None = None
-    """The model's own when None."""
-    steps: int | None = None
-    """The model's own number when None."""
-    text: TextOptions = field(default_factory=TextOptions)
-    guardrail: GuardrailChoice = "auto"
-    memory: MemoryWish = field(default_factory=MemoryWish)
-    resume: bool = False
-    """Go on with what the output folder holds of the same run."""
-
-    def __post_init__(self) -> None:
-        if not self.trajectories:
-            raise LyraError(f"no trajectories: name at least one of {', '.join(TRAJECTORY_NAMES)}")
-        if self.fov is not None and not 5 <= self.fov <= 150:
-            raise LyraError(f"a field of view of {self.fov} degrees is not possible: give 5 to 150")
-        if not 0 < self.movement <= 2.5:
-            raise LyraError(f"a movement factor of {self.movement} is not possible: give more than 0, at most 2.5")
-        if len(set(self.trajectories)) < len(self.trajectories):
-            raise LyraError("a trajectory is named twice: name each once")
-
-
-@dataclass
-class Timings:
-    """Seconds by stage."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Times a stage; a stage that is entered again adds to its time."""
-        began = time.monotonic()
-        yield
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - began, 3)
-
 
 def generate(model: Model, photo_path: Path | None, out: Path, options: GenerateOptions) -> Scene:
-    """Turns a photo, several posed photos or a text into a scene and writes all of its files to ``out``.
+    """Turns a photo, several posed photos, a text or a video into a scene and writes all of its files to ``out``.
 
     Under ``torchrun`` the processes share the trajectories; all return the scene.
 
     Args:
         model: From :func:`lyra.load`.
-        photo_path: Any image file that Pillow reads, or a ``transforms.json`` of posed photos; None to begin with
-            the prompt.
+        photo_path: Any image file that Pillow reads, any video that FFmpeg decodes, or a ``transforms.json`` of posed
+            photos; None to begin with the prompt.
         out: Folder of the scene; see the README for what it will hold.
         options: Seed, trajectories and so on.
 
@@ -135,6 +59,8 @@ def generate(model: Model, photo_path: Path | None, out: Path, options: Generate
     decided = decide(model, photo_path, options, ranks)
     if ranks.first:
         prepare_folder(out, decided.identity, options.resume)
+    if decided.video is not None and photo_path is not None:
+        return generate_from_video(model, photo_path, out, decided, options, ranks)
     photos, fov = decided.photos, {}
     estimator = choose_depth(model, options.depth, decided.placement.device)
     if ranks.first:
@@ -147,17 +73,7 @@ def generate(model: Model, photo_path: Path | None, out: Path, options: Generate
     ranks.wait()
     views = InputViews.load(out / "clips/input.safetensors")
     with timings.stage("teacher"):
-        teacher = place_teacher(model, decided, options)
-        film = Film(
-            teacher,
-            model.tokenizer,
-            estimator,
-            decided.config,
-            options.seed,
-            out / "clips",
-            decided.placement,
-            decided.guardrail,
-        )
+        film = make_film(model, estimator, decided, options, out / "clips")
         clips = film_paths(film, views, decided.paths, ranks)
     if not ranks.first:
         ranks.wait()
@@ -168,134 +84,16 @@ def generate(model: Model, photo_path: Path | None, out: Path, options: Generate
         title = photo_path.stem if photo_path is not None else options.text.prompt[:60]
         write_fly_through(scene, out / "scene.mp4")
         write_viewer(scene.gaussians, out / "index.html", scene.input_camera, title=title)
-    names = [path.name for path in decided.paths]
-    presets: list[TrajectoryName] = [name for name in TRAJECTORY_NAMES if names.count(name)]
     provenance = {
-        **decided.identity,
-        "input": describe_input(photo_path, photos),
+        **describe_run(decided, options, timings),
+        "input": describe_photos(photo_path, photos),
         "fov": fov,
-        "distances": {name: draw_distance(name, options.seed, options.movement) for name in presets},
         "gaussians": len(scene.gaussians),
-        "timings": timings.seconds,
-        "peak_memory_mb": peak_memory_mb(),
-        "packages": {name: version(name) for name in ("lyra", "torch", "diffusers", "numpy")},
     }
     scene = Scene(scene.gaussians, scene.input_camera, provenance)
     scene.save(out)
     ranks.wait()
     return scene
-
-
-@dataclass(frozen=True)
-class Decisions:
-    """Everything about a run that is known before a network works."""
-
-    config: TeacherConfig
-    placement: Placement
-    guardrail: Guardrail | None
-    paths: list[CameraPath]
-    photos: list[Photo]
-    """Empty where the first image is still to be made from the prompt."""
-    cameras: Cameras | None
-    """Of the photos, where they are posed."""
-    identity: dict[str, Any]
-
-
-def decide(model: Model, photo_path: Path | None, options: GenerateOptions, ranks: Ranks) -> Decisions:
-    """Reads the input and the options, and says at once what will not do.
-
-    Raises:
-        LyraError: the input, the options, the model or the machine.
-    """
-    require_extras()
-    model.require("vae", "decoder")
-    if options.teacher is None:
-        model.require("transformer", "scheduler", "text")
-    config = sampling_config(model, options)
-    check_text(model, photo_path, options)
-    photos, cameras = load_input(photo_path, config)
-    paths = choose_paths(
-        options.trajectories, options.seed, options.movement, options.look, config.frames, config.height, config.width
-    )
-    placement = place_model(model, options, ranks)
-    guardrail = choose_guardrail(_licences(model), options.guardrail, placement.device)
-    if guardrail is not None and options.text.prompt:
-        guardrail.check_text(options.text.prompt)
-    identity = run_identity(model, config, photos, cameras, paths, placement, options)
-    return Decisions(config, placement, guardrail, paths, photos, cameras, identity)
-
-
-def require_extras() -> None:
-    """Says at the start, not after minutes of work, that the package for the output's videos is missing."""
-    try:
-        __import__("av")
-    except ImportError as error:
-        raise MissingExtraError("PyAV", "video", "writing a scene's files") from error
-
-
-def sampling_config(model: Model, options: GenerateOptions) -> TeacherConfig:
-    """The model's sampling with what the user changes of it.
-
-    Raises:
-        LyraError: that is no way to sample.
-    """
-    given = {"sampler": options.sampler, "steps": options.steps}
-    return replace(model.config.teacher, **{name: value for name, value in given.items() if value is not None})
-
-
-def check_text(model: Model, photo_path: Path | None, options: GenerateOptions) -> None:
-    """Says before any work what a prompt needs.
-
-    Raises:
-        LyraError: there is neither photo nor prompt, or nothing reads the prompt.
-    """
-    text = options.text
-    reads = options.teacher is not None or takes_text(model.text)
-    if photo_path is None and not text.prompt:
-        raise LyraError("nothing to begin with: give a photo, or a text by --prompt")
-    if text.prompt and not reads and (photo_path is not None or text.text_to_image is None):
-        raise LyraError(
-            f"model {model.config.name!r} takes no text: give a photo without a prompt, or name the pipeline that "
-            "makes the first image by --text-to-image"
-        )
-    if text.prompt and reads and text.text_encoder is None and options.teacher is None:
-        raise LyraError("a prompt needs T5: name its folder, or owner/name@commit, by --text-encoder")
-
-
-def place_model(model: Model, options: GenerateOptions, ranks: Ranks) -> Placement:
-    """Where the model runs; says what it needs and what there is.
-
-    Raises:
-        LyraError: it does not fit.
-    """
-    clips = len(options.trajectories)
-    needs, available = needs_of_model(model, clips), find_memory(options.memory.device)
-    if options.memory.eight_bit:
-        needs = halve_teacher(needs)
-    placement = plan(needs, available, options.memory, clips)
-    if ranks.first:
-        print(describe(needs, placement, available), file=sys.stderr)
-    return placement
-
-
-def needed_memory_mb(model: Model) -> int:
-    """Main memory that a run on the CPU takes, estimated."""
-    return (needs_of_model(model, len(TRAJECTORY_NAMES)).on_device(Placement()) + LIBRARIES) >> 20
-
-
-def _licences(model: Model) -> str:
-    """All licences of a model's parts, for who asks what they demand."""
-    parts = (entry.get("licence", "") for entry in model.config.provenance.values())
-    return "; ".join([model.config.licence, *parts])
-
-
-def load_input(path: Path | None, config: TeacherConfig) -> tuple[list[Photo], Cameras | None]:
-    """The photos of an input and, if they are posed, their cameras; no photo where a prompt stands for it."""
-    if path is None:
-        return [], None
-    if path.suffix.lower() == ".json":
-        return load_posed_photos(path, config.height, config.width)
-    return [load_photo(path, config.height, config.width)], None
 
 
 def make_photo(path: Path, decided: Decisions, options: GenerateOptions) -> Photo:
@@ -309,38 +107,6 @@ def make_photo(path: Path, decided: Decisions, options: GenerateOptions) -> Phot
     return load_photo(path, config.height, config.width)
 
 
-def choose_depth(model: Model, choice: str, device: str) -> DepthEstimator:
-    """The depth estimator of a run: the model's own where it has one, else Depth Anything.
-
-    Raises:
-        LyraError: there is no such estimator.
-    """
-    if choice == "model" or (choice == "auto" and "depth" in model.parts):
-        model.require("depth")
-        return model.depth
-    from lyra.depth.pretrained import load_depth_estimator
-
-    return load_depth_estimator("depth-anything" if choice == "auto" else choice, device)
-
-
-def place_teacher(model: Model, decided: Decisions, options: GenerateOptions) -> VideoTeacher:
-    """The teacher, ready to imagine: with the prompt read and the network in its final form."""
-    if options.teacher is not None:
-        from lyra.teacher.wan import load_wan_teacher
-
-        prompt = options.text.prompt
-        return load_wan_teacher(options.teacher, model.tokenizer, decided.config, decided.placement, prompt)
-    teacher = model.teacher
-    teacher.config, teacher.placement = decided.config, decided.placement
-    if options.text.prompt and options.text.text_encoder is not None:
-        teacher.text = embed_texts(options.text.text_encoder, [options.text.prompt], decided.placement.device)[0]
-    if options.memory.eight_bit:
-        quantize(teacher.transformer)
-    if options.memory.compile:
-        teacher.transformer.compile()
-    return teacher
-
-
 def decode_clips(model: Model, clips: Sequence[Clip], views: InputViews, placement: Placement) -> Gaussians:
     """The student's one pass over all clips.
 
@@ -352,118 +118,7 @@ def decode_clips(model: Model, clips: Sequence[Clip], views: InputViews, placeme
     cache = input_cache(views.images[0], views.depth[0], clips[0].cameras[:1], edges)
     inputs = prepare_student_inputs(clips, tokenizer, model.decoder.config, cache)
     with placement.hosting(model.decoder):
-        gaussians = decode_scene(model.decoder, _move(inputs, placement.device)).to("cpu")
+        gaussians = decode_scene(model.decoder, move_tensors(inputs, placement.device)).to("cpu")
     if not all(bool(getattr(gaussians, name).isfinite().all()) for name in ("means", "scales", "colors")):
         raise LyraError("the student made values that are not finite: is the model folder damaged?")
     return gaussians
-
-
-def _move(inputs: Any, device: str) -> Any:
-    """A dataclass of tensors, and of such dataclasses, on another device."""
-    if isinstance(inputs, Tensor):
-        return inputs.to(device)
-    if not is_dataclass(inputs):
-        return inputs
-    moved = {item.name: _move(getattr(inputs, item.name), device) for item in fields(inputs)}
-    return replace(cast(Any, inputs), **moved)
-
-
-def run_identity(
-    model: Model,
-    config: TeacherConfig,
-    photos: Sequence[Photo],
-    cameras: Cameras | None,
-    paths: Sequence[CameraPath],
-    placement: Placement,
-    options: GenerateOptions,
-) -> dict[str, Any]:
-    """What decides a run's result; a run is only resumed with the same."""
-    content = asdict(options)
-    for name in ("resume", "memory", "guardrail"):
-        content.pop(name)
-    content["trajectories"] = [path.name for path in paths]
-    read = {path.name: _digest(path.cameras) for path in paths if path.name not in TRAJECTORY_NAMES}
-    # The first image of a prompt is made later; the prompt, its pipeline and the seed stand for it.
-    identity = {
-        "format": 1,
-        "model": {
-            "name": model.config.name,
-            "licence": model.config.licence,
-            "checksums": model.config.checksums,
-            "teacher": asdict(config),
-        },
-        "input_sha256": photos[0].sha256 if photos else None,
-        "further_sha256": [photo.sha256 for photo in photos[1:]],
-        "camera_files": read if cameras is None else {**read, "photos": _digest(cameras)},
-        "options": content,
-        "placement": {
-            "device": placement.device.partition(":")[0],
-            "tile": placement.tile,
-            "batch": placement.batch,
-            "eight_bit": options.memory.eight_bit,
-            "compile": options.memory.compile,
-        },
-    }
-    return json.loads(json.dumps(identity))
-
-
-def _digest(cameras: Cameras) -> str:
-    tensors = (cameras.camera_to_world, cameras.intrinsics)
-    return hashlib.sha256(b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors)).hexdigest()
-
-
-def describe_input(path: Path | None, photos: Sequence[Photo]) -> dict[str, Any]:
-    """What ``scene.json`` says of the input view."""
-    photo = photos[0]
-    return {
-        "name": None if path is None else path.name,
-        "sha256": photo.sha256,
-        "size": photo.source_size,
-        "crop": photo.crop,
-        "notes": photo.notes,
-        "photos": len(photos),
-    }
-
-
-def prepare_folder(out: Path, identity: dict[str, Any], resume: bool) -> None:
-    """Claims the output folder for a run.
-
-    Raises:
-        LyraError: it is a file, cannot be written to, holds something else, or another run's clips.
-    """
-    marker = out / "clips/run.json"
-    if out.exists() and not out.is_dir():
-        raise LyraError(f"{out} is a file: give a folder for the scene")
-    for leftover in out.rglob(".*.part"):  # of a process that was killed while it wrote
-        leftover.unlink(missing_ok=True)
-    if any(path.is_file() for path in out.rglob("*")):
-        if not resume:
-            raise LyraError(f"{out} is not empty: give another folder, or --resume to go on with the run in it")
-        if not marker.is_file():
-            raise LyraError(f"{out} holds no run to resume: give another folder")
-        if _read_json(marker) != identity:
-            raise LyraError(f"{out} holds a run with another input, model, seed or options: give another folder")
-        return
-    with write_atomically(marker) as path:
-        path.write_text(json.dumps(identity, indent=2) + "\n")
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise LyraError(f"{path} is damaged: give another folder") from error
-
-
-def write_fly_through(scene: Scene, path: Path, movement: float = 0.3) -> None:
-    """A video of a smooth closed path through the scene."""
-    camera = scene.input_camera
-    factor = max(1, VIDEO_SIZE // max(camera.height, camera.width))
-    path_cameras = fly_through(movement, VIDEO_FRAMES, camera.intrinsics[0], camera.height, camera.width)
-    cameras: Cameras = path_cameras.resized(camera.height * factor, camera.width * factor)
-    with torch.no_grad():
-        frames = [
-            scene.render(cameras[i : i + 1]).color[0]
-            for i in tqdm(range(len(cameras)), desc="fly-through", unit="frame", mininterval=0.5)
-        ]
-    save_video(torch.stack(frames).clamp(0, 1), path, fps=VIDEO_FPS)

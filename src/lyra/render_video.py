@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from tqdm import tqdm
 
 from lyra.cameras import Cameras
@@ -10,6 +12,12 @@ from lyra.errors import LyraError
 from lyra.formats import load_cameras, save_video
 from lyra.scene import Scene
 from lyra.trajectories import DISTANCE_RANGES, TRAJECTORY_NAMES, fly_through, trajectory_cameras
+
+FILM_SIZE = 512
+"""A scene's own films are enlarged by the largest whole factor that keeps their longer side within this many pixels."""
+FILM_FPS = 24
+_FILM_SECONDS = (3.0, 10.0)
+"""Shortest and longest film; the first is a still scene's."""
 
 
 def choose_cameras(scene: Scene, cameras: str, frames: int, size: int) -> Cameras:
@@ -50,3 +58,35 @@ def render_video(scene_path: Path, out: Path, cameras: str, frames: int, size: i
         for i in tqdm(range(len(path)), desc="render", unit="frame", mininterval=0.5)
     ]
     save_video(torch.stack(images).clamp(0, 1), out, fps=fps)
+
+
+def write_fly_through(scene: Scene, path: Path, movement: float = 0.3) -> None:
+    """A film of a smooth closed path through a scene; in a dynamic scene time runs once meanwhile."""
+    shortest, longest = _FILM_SECONDS
+    seconds = shortest if scene.dynamic is None else min(max(shortest, scene.dynamic.seconds), longest)
+    cameras = _film_path(scene, round(FILM_FPS * seconds), movement)
+    times = torch.linspace(0, 1, len(cameras))
+    save_video(film_scene(scene, cameras, times), path, fps=FILM_FPS)
+
+
+def write_bullet(scene: Scene, path: Path, time: float = 0.5, movement: float = 0.3) -> None:
+    """A film of the same path through a dynamic scene in which time stands still."""
+    cameras = _film_path(scene, round(FILM_FPS * _FILM_SECONDS[0]), movement)
+    save_video(film_scene(scene, cameras, torch.full((len(cameras),), time)), path, fps=FILM_FPS)
+
+
+def _film_path(scene: Scene, frames: int, movement: float) -> Cameras:
+    camera = scene.input_camera
+    factor = max(1, FILM_SIZE // max(camera.height, camera.width))
+    path = fly_through(movement, frames, camera.intrinsics[0], camera.height, camera.width)
+    return path.resized(camera.height * factor, camera.width * factor)
+
+
+@torch.no_grad()
+def film_scene(scene: Scene, cameras: Cameras, times: Float[Tensor, "time"]) -> Float[Tensor, "time 3 height width"]:
+    """Pictures of a scene, one a camera; a dynamic one as it is at that camera's time."""
+    frames = [
+        scene.at(float(times[i])).render(cameras[i : i + 1]).color[0]
+        for i in tqdm(range(len(cameras)), desc="film", unit="frame", mininterval=0.5)
+    ]
+    return torch.stack(frames).clamp(0, 1)

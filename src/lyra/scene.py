@@ -1,7 +1,8 @@
-"""A scene: Gaussians, the input camera they were made from, and where they came from."""
+"""A scene, still or dynamic: Gaussians, the input camera they were made from, and where they came from."""
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra.cameras import Cameras, intrinsics_from_fov
+from lyra.dynamic import DynamicGaussians, crop
 from lyra.errors import LyraError
 from lyra.formats import load_ply, save_ply, write_atomically
+from lyra.formats.dynamic_splats import load_dynamic, save_dynamic, save_frames
 from lyra.gaussians import Gaussians
 from lyra.rendering import Rendering, render
 
 PLY = "scene.ply"
 PROVENANCE = "scene.json"
+DYNAMIC = "dynamic.safetensors"
 
 
 @dataclass(frozen=True)
@@ -29,19 +33,62 @@ class Scene:
     """One view, the identity."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Model and its checksums, seed, input, cameras, timings, package versions: the content of ``scene.json``."""
+    dynamic: DynamicGaussians | None = None
+    """All moments of a scene that moves; ``gaussians`` are its first moment's."""
+
+    @classmethod
+    def of_moments(
+        cls, dynamic: DynamicGaussians, input_camera: Cameras, provenance: dict[str, Any] | None = None
+    ) -> "Scene":
+        """A dynamic scene."""
+        return cls(dynamic.moment(0), input_camera, provenance or {}, dynamic)
+
+    def at(self, time: float) -> "Scene":
+        """The still scene at a time in [0, 1]; a still scene is the same at all times.
+
+        Raises:
+            LyraError: the time is outside.
+        """
+        if self.dynamic is None:
+            return self
+        return replace(self, gaussians=self.dynamic.at(time), dynamic=None)
+
+    def between(self, start: float, end: float) -> "Scene":
+        """A dynamic scene's moments from one time to another; they then last from 0 to 1.
+
+        Raises:
+            LyraError: the scene is still, or has no moment there.
+        """
+        if self.dynamic is None:
+            raise LyraError("the scene is still: it has no times to choose from")
+        return Scene.of_moments(self.dynamic.between(start, end), self.input_camera, self.provenance)
+
+    def crop(self, low: Sequence[float], high: Sequence[float]) -> "Scene":
+        """The Gaussians whose centres lie in a box; lowest and highest x, y, z in scene units.
+
+        Raises:
+            LyraError: the box is empty.
+        """
+        if self.dynamic is None:
+            return replace(self, gaussians=crop(self.gaussians, low, high))
+        return Scene.of_moments(self.dynamic.crop(low, high), self.input_camera, self.provenance)
 
     def render(self, cameras: Cameras, background: Float[Tensor, "3"] | None = None) -> Rendering:
         """Color, depth and alpha at some cameras; see :func:`lyra.rendering.render`."""
         return render(self.gaussians, cameras, background)
 
     def save(self, folder: Path | str) -> None:
-        """Writes ``scene.ply`` and ``scene.json``.
+        """Writes ``scene.ply`` and ``scene.json``; of a dynamic scene also ``dynamic.safetensors`` and ``frames/``, one
+        PLY a moment.
 
         Raises:
             LyraError: the folder cannot be written to.
         """
         folder = Path(folder)
         save_ply(self.gaussians, folder / PLY)
+        if self.dynamic is not None:
+            save_frames(self.dynamic, folder)
+            save_dynamic(self.dynamic, folder / DYNAMIC)
         with write_atomically(folder / PROVENANCE) as path:
             path.write_text(json.dumps({**self.provenance, "input_camera": self._camera_json()}, indent=2) + "\n")
 
@@ -78,4 +125,6 @@ class Scene:
             )
         except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise LyraError(f"{path / PROVENANCE} is damaged ({error}): generate the scene again") from error
+        if (path / DYNAMIC).is_file():
+            return cls.of_moments(load_dynamic(path / DYNAMIC), camera, provenance)
         return cls(load_ply(path / PLY), camera, provenance)

@@ -1,8 +1,8 @@
 """Splats in the browser: one self-contained HTML file that opens from disk.
 
 The page draws with WebGL2 by the conventions of our renderer, and decodes and sorts without a server or a worker, which
-a browser would not run beside a file. Its parts are readable files in ``viewer_page/``, put together when it is
-written.
+a browser would not run beside a file. A scene that moves plays there. The page's parts are readable files in
+``viewer_page/``, put together when it is written.
 """
 
 import base64
@@ -17,25 +17,29 @@ from typing import Any
 import numpy as np
 
 from lyra.cameras import Cameras
+from lyra.dynamic import DynamicGaussians
 from lyra.formats import write_atomically
-from lyra.gaussians import Gaussians
+from lyra.gaussians import Gaussians, merge
 
 NEAR = 0.01
 """Distance of the near plane in scene units."""
 BACKGROUND = (24, 24, 27)
 """sRGB bytes shown where there is no splat; a neutral dark gray."""
-SCRIPTS = ("splats", "processor", "graphics", "controls")
+SCRIPTS = ("splats", "processor", "graphics", "player", "controls")
 SMALLEST_SCALE = 1e-9
 """Scales below this many scene units are stored as this, since the page stores logarithms."""
 
 
-def write_viewer(gaussians: Gaussians, path: Path, initial_camera: Cameras, title: str = "lyra scene") -> None:
+def write_viewer(
+    gaussians: Gaussians | DynamicGaussians, path: Path, initial_camera: Cameras, title: str = "lyra scene"
+) -> None:
     """Writes one HTML file that shows the splats, opens from disk and loads nothing from anywhere.
 
-    Means are stored in full, scales to 16 bits of their logarithm, rotations to 16 bits, colors and opacities to 8.
+    Means are stored in full, scales to 16 bits of their logarithm, rotations to 16 bits, colors and opacities to 8. Of
+    a scene that moves, ``static`` is stored once.
 
     Args:
-        gaussians: An unbatched set; NaN is a defect of the caller.
+        gaussians: An unbatched set, or a scene that moves; NaN is a defect of the caller.
         path: The file, by convention ``index.html``.
         initial_camera: Exactly one view; the page starts there and always shows the view's whole height.
         title: Title of the page.
@@ -43,14 +47,17 @@ def write_viewer(gaussians: Gaussians, path: Path, initial_camera: Cameras, titl
     Raises:
         LyraError: The file cannot be written.
     """
-    if gaussians.means.ndim != 2 or len(initial_camera) != 1:
+    whole, moments = _flatten(gaussians)
+    if whole.means.ndim != 2 or len(initial_camera) != 1:
         raise ValueError("the viewer shows one unbatched set of Gaussians from one initial view")
-    fields = {name: tensor.detach().float().cpu().numpy() for name, tensor in vars(gaussians).items()}
+    fields = {name: tensor.detach().float().cpu().numpy() for name, tensor in vars(whole).items()}
     packed, log_scales = _pack(fields)
+    first = len(whole) if moments is None else moments["static"] + moments["counts"][0]
     scene = {
-        "count": len(gaussians),
+        "count": len(whole),
+        "moments": moments,
         "logScales": log_scales,
-        "camera": _describe_camera(initial_camera, fields["means"]),
+        "camera": _describe_camera(initial_camera, fields["means"][:first]),
         "background": [value / 255 for value in BACKGROUND],
     }
     assets = resources.files("lyra") / "viewer_page"
@@ -65,6 +72,21 @@ def write_viewer(gaussians: Gaussians, path: Path, initial_camera: Cameras, titl
     )
     with write_atomically(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+def _flatten(gaussians: Gaussians | DynamicGaussians) -> tuple[Gaussians, dict[str, Any] | None]:
+    """All splats of a page, and how many of them belong to what; None where nothing moves."""
+    if isinstance(gaussians, Gaussians):
+        return gaussians, None
+    if len(gaussians) == 1:
+        return gaussians.moment(0), None
+    moments = {
+        "static": len(gaussians.static),
+        "counts": [len(moment) for moment in gaussians.moments],
+        "times": gaussians.times.tolist(),
+        "seconds": gaussians.seconds,
+    }
+    return merge([gaussians.static, *gaussians.moments]), moments
 
 
 def _text(content: bytes) -> str:

@@ -9,7 +9,7 @@ from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -39,7 +39,7 @@ class DecoderConfig:
     splat_frames: int = 8
     """Frames of Gaussians for each latent frame after the first; a power of two."""
     time_conditioning: bool = False
-    """Take source and target times (dynamic scenes)."""
+    """Take source and target times (dynamic scenes). A "cache" decoder then does without them in still scenes."""
     geometry: Literal["ray", "cache"] = "ray"
     """What the raw channels correct. "ray" is the paper's: distance between near and far. "cache" is the variant for
     small students: distance relative to the cache's depth, color relative to the tokenizer's own decode."""
@@ -73,10 +73,16 @@ class BaseSurface:
     """1 where the cache has a point, 0 where the distance was filled in."""
     color: Float[Tensor, "batch view time height width 3"]
     """The tokenizer's decode of the teacher's latents."""
+    shown: Float[Tensor, "target view time height width"] | None = None
+    """Of a dynamic scene: 1 where a Gaussian belongs to the scene at a target time, else 0."""
 
     @property
     def novel(self) -> Float[Tensor, "batch view time height width"]:
-        """1 where a Gaussian shows what the input view does not, and on the first view's first frame, which is it."""
+        """1 where a Gaussian shows what none before it shows: what the input view does not, and on the first view's
+        first frame, which is it. In a dynamic scene ``shown``.
+        """
+        if self.shown is not None:
+            return self.shown
         novel = 1 - self.covered
         novel[:, :, 0] = 0
         novel[:, 0, 0] = 1
@@ -98,8 +104,9 @@ class StudentInputs:
     pixel_angle: Float[Tensor, "batch view"]
     """Side of one Gaussian's cell at distance 1."""
     base: BaseSurface | None = None
-    times: Float[Tensor, "batch channel latent_time_plus_one latent_height latent_width"] | None = None
-    """Source times and, last, the target time through the tokenizer; shared by all views."""
+    times: Float[Tensor, "target channel latent_time_plus_one latent_height latent_width"] | None = None
+    """Source times and, last, the target time through the tokenizer; shared by all views. A batch of one scene may
+    have several target times, which then are the batch of its Gaussians."""
 
 
 class PatchEmbed(nn.Module):
@@ -175,8 +182,10 @@ class GaussianDecoder(nn.Module):
         self.latent_embed = PatchEmbed(c, width, patch)
         self.plucker_embed = PatchEmbed(2 * c, width, patch, zero=True)
         if config.time_conditioning:
-            self.source_time_embed = PatchEmbed(c, width, patch, zero=True)
-            self.target_time_embed = PatchEmbed(c, width, patch, zero=True)
+            # Times are constant over a picture: a small student reads one cell of it instead of a patch.
+            time_patch = patch if config.geometry == "ray" else 1
+            self.source_time_embed = PatchEmbed(c, width, time_patch, zero=True)
+            self.target_time_embed = PatchEmbed(c, width, time_patch, zero=True)
         if config.geometry == "cache":
             self.depth_embed = PatchEmbed(2, width, config.splats_per_token, zero=True)
         self.blocks = nn.ModuleList(
@@ -186,13 +195,11 @@ class GaussianDecoder(nn.Module):
             for index in range(config.depth)
         )
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        half, side = config.splat_frames // 2, config.splats_per_token
+        # A "cache" head reads tokens that are interpolated in time, so that it serves any number of frames.
+        frames, side = config.splat_frames if config.geometry == "ray" else 1, config.splats_per_token
+        half = frames // 2
         self.head = nn.ConvTranspose3d(
-            width,
-            RAW_CHANNELS,
-            (2 * half + 1, side, side),
-            stride=(config.splat_frames, side, side),
-            padding=(half, 0, 0),
+            width, RAW_CHANNELS, (2 * half + 1, side, side), stride=(frames, side, side), padding=(half, 0, 0)
         )
         if config.geometry == "cache":
             # Start at the base surface: the first steps correct it instead of finding it.
@@ -202,21 +209,25 @@ class GaussianDecoder(nn.Module):
 
     def embed(self, inputs: StudentInputs) -> Float[Tensor, "batch token width"]:
         """Sum of the embeddings, trajectories one after another."""
-        batch, views = inputs.latents.shape[:2]
         tokens = self.latent_embed(inputs.latents.flatten(0, 1)) + self.plucker_embed(inputs.plucker.flatten(0, 1))
-        if self.config.time_conditioning:
-            tokens = tokens + repeat(self._embed_times(inputs), "b n d -> (b v) n d", v=views)
         if self.config.geometry == "cache":
             tokens = tokens + self._embed_base(inputs)
+        tokens = tokens.unflatten(0, inputs.latents.shape[:2])
+        if self.config.time_conditioning and not (inputs.times is None and self.config.geometry == "cache"):
+            tokens = tokens + self._embed_times(inputs, tokens.shape[2])[:, None]
         # The residual stream keeps the parameters' precision, also under autocast.
-        return rearrange(tokens, "(b v) n d -> b (v n) d", b=batch).to(self.norm.weight.dtype)
+        return tokens.flatten(1, 2).to(self.norm.weight.dtype)
 
-    def _embed_times(self, inputs: StudentInputs) -> Tensor:
-        if inputs.times is None:
+    def _embed_times(self, inputs: StudentInputs, tokens: int) -> Float[Tensor, "target token dim"]:
+        times = inputs.times
+        if times is None:
             raise ValueError("this decoder is conditioned on time, but the inputs have no times")
-        source = self.source_time_embed(inputs.times[:, :, :-1])
-        target = self.target_time_embed(inputs.times[:, :, -1:])
-        return source + target.repeat(1, source.shape[1] // target.shape[1], 1)
+        if self.config.geometry == "cache":
+            times = times.mean((-2, -1), keepdim=True)
+        source = self.source_time_embed(times[:, :, :-1])
+        target = self.target_time_embed(times[:, :, -1:])
+        both = source + target.repeat(1, source.shape[1] // target.shape[1], 1)
+        return both.repeat_interleave(tokens // both.shape[1], dim=1)
 
     def _embed_base(self, inputs: StudentInputs) -> Tensor:
         if inputs.base is None:
@@ -239,14 +250,17 @@ class GaussianDecoder(nn.Module):
     def _head(
         self, tokens: Float[Tensor, "batch token dim"], inputs: StudentInputs
     ) -> Float[Tensor, "batch view time height width 12"]:
-        batch, views, _, frames, height, width = inputs.latents.shape
+        _, views, _, frames, height, width = inputs.latents.shape
         rows, columns = height // self.config.token_patch, width // self.config.token_patch
         grid = rearrange(
             self.norm(tokens),
             "b (v t h w) d -> (b v) d t h w",
             **{"v": views, "t": frames, "h": rows, "w": columns},
         )
-        return rearrange(self.head(grid), "(b v) c t h w -> b v t h w c", b=batch, v=views)
+        if self.config.geometry == "cache" and self.config.splat_frames > 1:
+            size = (1 + self.config.splat_frames * (frames - 1), rows, columns)
+            grid = F.interpolate(grid, size=size, mode="trilinear", align_corners=True)
+        return rearrange(self.head(grid), "(b v) c t h w -> b v t h w c", v=views)
 
     def forward(self, inputs: StudentInputs, recompute: bool = False) -> Gaussians:
         """All Gaussians of a scene, unpruned, in the order view, time, row, column; geometry in float32.
@@ -300,6 +314,7 @@ def select_views(inputs: StudentInputs, views: Sequence[int]) -> StudentInputs:
             distance=base.distance[:, picked],
             covered=base.covered[:, picked],
             color=base.color[:, picked],
+            shown=None if base.shown is None else base.shown[:, picked],
         )
     return replace(
         inputs,
@@ -353,7 +368,7 @@ def activate_cache(
         raise ValueError("this decoder corrects the cache's depth, but the inputs have no base surface")
     distance, color, scale, rotation, opacity = _split(raw)
     reach = (base.distance[..., None].log() + distance).exp().clamp(config.near, config.far)
-    footprint = reach * inputs.pixel_angle[:, :, None, None, None, None]
+    footprint = reach * _of_cells(inputs.pixel_angle, reach)
     upright = rotation.new_tensor([1.0, 0.0, 0.0, 0.0])
     return Gaussians(
         means=inputs.ray_origins + reach * inputs.ray_directions,
@@ -362,6 +377,11 @@ def activate_cache(
         opacities=torch.sigmoid(opacity[..., 0] + config.opacity_shift + config.novelty * (2 * base.novel - 1)),
         colors=(base.color + color).clamp(0, 1),
     )
+
+
+def _of_cells(angle: Tensor, reach: Tensor) -> Tensor:
+    """One angle a view, or one a cell, in the form of distances."""
+    return angle[..., None] if angle.ndim == reach.ndim - 1 else angle[:, :, None, None, None, None]
 
 
 @torch.no_grad()

@@ -7,7 +7,15 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra.cache import FAR_BIAS, DepthCache, fill_holes, move_cache, render_cache
+from lyra.cache import (
+    FAR_BIAS,
+    DepthCache,
+    MovingCache,
+    fill_holes,
+    move_cache,
+    render_cache,
+    render_moving_cache,
+)
 from lyra.cameras import Cameras, invert_rigid, pixel_rays, plucker_map, z_depth_factor
 from lyra.clips import Clip
 from lyra.student.decoder import BaseSurface, DecoderConfig, StudentInputs
@@ -50,8 +58,8 @@ def prepare_student_inputs(
     clips: Sequence[Clip],
     tokenizer: Tokenizer,
     config: DecoderConfig,
-    cache: DepthCache | None = None,
-    time: float | None = None,
+    cache: DepthCache | MovingCache | None = None,
+    times: Sequence[float] | None = None,
 ) -> StudentInputs:
     """Inputs of a decoder for the clips of one scene (a batch of one).
 
@@ -61,8 +69,9 @@ def prepare_student_inputs(
         clips: One a trajectory, all of one length.
         tokenizer: The teacher's.
         config: The decoder's.
-        cache: The scene's depth cache, in the cameras' world; needed by decoders of "cache" geometry.
-        time: The moment that the Gaussians shall show, in [0, 1]; needed by decoders that are conditioned on time.
+        cache: The scene's depth cache, in the cameras' world; needed by decoders of "cache" geometry. Of a dynamic
+            scene as many moments as the clips have frames.
+        times: The moments that the Gaussians shall show, in [0, 1]; needed by decoders that are conditioned on time.
 
     Raises:
         ValueError: the decoder wants a cache and there is none.
@@ -78,7 +87,11 @@ def prepare_student_inputs(
     if config.geometry == "cache":
         if cache is None:
             raise ValueError("a decoder of cache geometry needs the scene's depth cache")
-        cache = move_cache(cache, invert_rigid(origin))
+        to_origin = invert_rigid(origin)
+        if isinstance(cache, MovingCache):
+            cache = cache.map(lambda part: move_cache(part, to_origin))
+        else:
+            cache = move_cache(cache, to_origin)
         base = _base_surface(latents, cameras, cache, tokenizer, frames, stride)
     return StudentInputs(
         latents=latents[None],
@@ -87,20 +100,21 @@ def prepare_student_inputs(
         ray_directions=torch.stack([directions for _, directions in rays])[None],
         pixel_angle=torch.stack([1 / grid.intrinsics[0, 0] for grid in grids])[None],
         base=base,
-        times=None if time is None else encode_times(time, cameras[0], tokenizer),
+        times=None if times is None else encode_times(times, cameras[0], tokenizer),
     )
 
 
 def encode_times(
-    target: float, cameras: Cameras, tokenizer: Tokenizer
-) -> Float[Tensor, "1 channel latent_time_plus_one latent_height latent_width"]:
-    """Times of a clip's frames as a video through the tokenizer and, last, the target time as a video of one frame."""
+    targets: Sequence[float], cameras: Cameras, tokenizer: Tokenizer
+) -> Float[Tensor, "target channel latent_time_plus_one latent_height latent_width"]:
+    """Times of a clip's frames as a video through the tokenizer and, last, a target time as a video of one frame."""
 
     def encode(times: Float[Tensor, "time"]) -> Tensor:
         signal = (encode_time(times) * 2 - 1).T.to(cameras.intrinsics)
         return tokenizer.encode(signal[None, :, :, None, None].expand(1, -1, -1, cameras.height, cameras.width))
 
-    return torch.cat([encode(frame_times(len(cameras))), encode(torch.tensor([target]))], dim=2)
+    source = encode(frame_times(len(cameras)))
+    return torch.cat([torch.cat([source, encode(torch.tensor([target]))], dim=2) for target in targets])
 
 
 def _encode_plucker(cameras: Cameras, tokenizer: Tokenizer) -> Float[Tensor, "1 channel time h w"]:
@@ -121,7 +135,7 @@ def _plucker_half(cameras: Cameras, half: int) -> Float[Tensor, "3 time height w
 def _base_surface(
     latents: Tensor,
     cameras: Sequence[Cameras],
-    cache: DepthCache,
+    cache: DepthCache | MovingCache,
     tokenizer: Tokenizer,
     frames: list[int],
     stride: int,
@@ -129,7 +143,11 @@ def _base_surface(
     distances, covered, colors = [], [], []
     for latent, view in zip(latents, cameras, strict=True):
         at_frames = view[frames]
-        views = render_cache(cache, at_frames)
+        if isinstance(cache, MovingCache):
+            moments = MovingCache(tuple(cache.moments[frame] for frame in frames), cache.backdrop)
+            views = render_moving_cache(moments, at_frames)
+        else:
+            views = render_cache(cache, at_frames)
         depth, mask = views.depth[:, 0], views.masks[:, 0]
         # Holes open behind what moves aside: they are filled from what is far of their surroundings.
         depth = depth.clamp(min=1e-3)

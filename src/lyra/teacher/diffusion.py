@@ -10,7 +10,17 @@ from diffusers import EDMEulerScheduler
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lyra.cache import PUBLISHED_WARP, CacheViews, DepthCache, EdgeFilter, WarpSettings, fill_views, render_cache
+from lyra.cache import (
+    PUBLISHED_WARP,
+    CacheViews,
+    DepthCache,
+    EdgeFilter,
+    MovingCache,
+    WarpSettings,
+    fill_views,
+    render_cache,
+    render_moving_cache,
+)
 from lyra.cameras import Cameras
 from lyra.errors import LyraError
 from lyra.memory import Placement
@@ -90,12 +100,17 @@ class TeacherConfig:
         """How the cache is lifted and splatted."""
         return PUBLISHED_WARP if self.published_warp else WarpSettings()
 
-    def view_cache(self, cache: DepthCache, cameras: Cameras) -> CacheViews:
+    def view_cache(self, cache: DepthCache | MovingCache, cameras: Cameras) -> CacheViews:
         """What the teacher is shown of a cache along a path, in training and in sampling alike."""
-        views = render_cache(cache, cameras, self.warp)
-        if self.foreground_masking:
-            views = mask_occluded(cache, views, cameras, self.warp)
+        if isinstance(cache, MovingCache):
+            views = render_moving_cache(cache, cameras, self._look)
+        else:
+            views = self._look(cache, cameras)
         return views if self.spread is None else fill_views(views)
+
+    def _look(self, cache: DepthCache, cameras: Cameras) -> CacheViews:
+        views = render_cache(cache, cameras, self.warp)
+        return mask_occluded(cache, views, cameras, self.warp) if self.foreground_masking else views
 
 
 @dataclass(frozen=True)
@@ -104,7 +119,7 @@ class TeacherRequest:
 
     image: Float[Tensor, "3 height width"]
     """The input view in [-1, 1]; the clip's first frame."""
-    cache: DepthCache
+    cache: DepthCache | MovingCache
     """Built with the teacher's edges and warp settings."""
     cameras: Cameras
     """One view a frame, the first at the input view."""

@@ -6,6 +6,7 @@ stands behind ``VideoTeacher`` as any other teacher, which needs a tokenizer tha
 Source: ``WanVACEPipeline`` of diffusers (VACE, arXiv 2503.07598).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,9 @@ from lyra.teacher.diffusion import TeacherConfig, TeacherRequest
 from lyra.teacher.tiling import place_tokenizer
 from lyra.tokenizer import Tokenizer
 from lyra.trajectories import noise_generator
+
+TEXT_TOKENS = 512
+"""What the network was trained with; shorter texts end in zeros, longer ones are cut."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +106,16 @@ def mask_video(
 
 
 def load_wan_teacher(
-    source: str, tokenizer: Tokenizer, config: TeacherConfig, placement: Placement, prompt: str = ""
+    source: str,
+    tokenizer: Tokenizer,
+    config: TeacherConfig,
+    placement: Placement,
+    prompt: str = "",
+    sampling: WanSampling | None = None,
 ) -> WanVACETeacher:
     """Wan VACE from a folder or ``owner/name@commit``, with its text encoder used once and released.
+
+    Of ``config`` the frames and the cache's settings count; sampler, steps and guidance are ``sampling``'s.
 
     Raises:
         LyraError: there is no such pipeline.
@@ -121,9 +132,27 @@ def load_wan_teacher(
     except (OSError, ValueError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise LyraError(f"{source} holds no Wan VACE pipeline ({reason})") from error
-    with torch.no_grad(), placement.hosting(pipeline.text_encoder):
-        text, negative = pipeline.encode_prompt(prompt, "", device=torch.device(placement.device))
+    with placement.hosting(pipeline.text_encoder):
+        text, negative = embed_prompts(pipeline, [prompt, ""], placement.device)
     pipeline.register_modules(text_encoder=None, tokenizer=None)
     if gpu:
         pipeline.enable_model_cpu_offload(device=placement.device)
-    return WanVACETeacher(pipeline, place_tokenizer(tokenizer, placement), text[0].cpu(), negative[0].cpu(), config)
+    pipeline.set_progress_bar_config(disable=True)
+    return WanVACETeacher(pipeline, place_tokenizer(tokenizer, placement), text, negative, config, sampling)
+
+
+@torch.no_grad()
+def embed_prompts(
+    pipeline: Any, texts: Sequence[str], device: str = "cpu"
+) -> Float[Tensor, "text text_token text_channel"]:
+    """Embeddings of some texts by a pipeline's encoder, which is on ``device``; on the CPU.
+
+    The pipeline's own ``encode_prompt`` needs the package ftfy, for texts that were decoded wrongly.
+    """
+    cleaned = [" ".join(text.split()) for text in texts]
+    given = pipeline.tokenizer(
+        cleaned, padding="max_length", truncation=True, max_length=TEXT_TOKENS, return_tensors="pt"
+    )
+    mask = given["attention_mask"].to(device)
+    states = pipeline.text_encoder(given["input_ids"].to(device), mask).last_hidden_state
+    return (states * mask[..., None]).cpu()

@@ -26,9 +26,9 @@ class Camera {
     this.fixed = null;
   }
 
-  // The view's whole height is always shown.
-  intrinsics(width, height) {
-    if (this.fixed) return this.fixed;
+  // The view's whole height is always shown. `density`: pixels of the picture for one of the page.
+  intrinsics(width, height, density) {
+    if (this.fixed) return this.fixed.map((value) => value * density);
     const focal = this.start.focalOfHeight * height;
     return [focal * this.start.aspect, focal, width / 2, height / 2];
   }
@@ -58,9 +58,13 @@ class Camera {
   }
 }
 
+// Milliseconds a frame: a moving scene is drawn coarser above the one, finer below the other.
+const [SLOW, FAST] = [55, 35];
+
 class Page {
   constructor(canvas, renderer, camera) {
     Object.assign(this, { canvas, renderer, camera, held: new Set(), pointers: new Map(), waiting: null, drawing: Promise.resolve() });
+    Object.assign(this, { player: null, detail: 1, cost: FAST });
     this.listen();
     this.redraw();
   }
@@ -80,14 +84,25 @@ class Page {
   async frame(now) {
     this.fly(Math.min(now - (this.last ?? now), 100) / 1000);
     this.last = now;
-    const density = this.camera.fixed ? 1 : window.devicePixelRatio;
+    const playing = Boolean(this.player?.playing);
+    const density = (this.camera.fixed ? 1 : window.devicePixelRatio) * (playing ? this.detail : 1);
     const width = Math.max(1, Math.round(this.canvas.clientWidth * density));
     const height = Math.max(1, Math.round(this.canvas.clientHeight * density));
-    if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
     const { axes, center } = this.camera;
-    await this.renderer.render({ axes, center, intrinsics: this.camera.intrinsics(width, height) }, width, height);
+    const intrinsics = this.camera.intrinsics(width, height, density);
+    const began = performance.now();
+    await this.renderer.render({ axes, center, intrinsics }, this.player?.moment ?? 0, width, height);
+    if (playing) this.adjustDetail(performance.now() - began);
     if (this.held.size) this.redraw();
     else this.last = undefined;
+  }
+
+  // While time runs, fewer pixels are drawn where all of them take too long.
+  adjustDetail(milliseconds) {
+    this.cost += (milliseconds - this.cost) / 4; // not by one late frame
+    if (this.cost < SLOW && this.cost > FAST) return;
+    this.detail = Math.min(Math.max(this.detail + (this.cost < FAST ? 0.125 : -0.125), 0.25), 1);
+    this.cost = (SLOW + FAST) / 2;
   }
 
   fly(seconds) {
@@ -168,6 +183,7 @@ async function start() {
   const splats = decodeSplats(await inflate(document.getElementById("splats").textContent), scene);
   const camera = new Camera(scene.camera);
   const page = new Page(canvas, await makeRenderer(canvas, splats, scene.background), camera);
+  if (scene.moments) page.player = new Player(scene.moments, page);
   return { page, camera };
 }
 
@@ -180,29 +196,51 @@ window.lyra.setCamera = async (pose, fx, fy, cx, cy) => {
   camera.axes = [0, 1, 2].map((axis) => [0, 1, 2].map((row) => pose[row][axis]));
   camera.center = [0, 1, 2].map((row) => pose[row][3]);
   camera.fixed = [fx, fy, cx, cy];
-  document.getElementById("help").hidden = true;
+  for (const name of ["help", "player"]) document.getElementById(name).hidden = true;
   await page.redraw();
 };
 
-// Frames a second while the camera moves around what it sees, every one finished before the next begins.
-window.lyra.measureFrames = async (seconds) => {
-  const { page, camera } = await window.lyra.ready;
+// Frames a second, every one finished before the next begins.
+async function rateOf(page, seconds, beforeFrame = () => {}) {
   const { gl } = page.renderer;
   const pixel = new Uint8Array(4);
   const frame = async () => {
     await page.redraw();
     if (gl) gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, pixel); // waits for the picture
   };
-  camera.reset();
   await frame();
   const began = performance.now();
   let frames = 0;
   for (; performance.now() - began < 1000 * seconds; frames++) {
-    camera.orbit(0.01 * Math.cos(frames / 20), 0.005 * Math.sin(frames / 20));
+    beforeFrame(frames);
     await frame();
   }
-  const rate = (1000 * frames) / (performance.now() - began);
+  return (1000 * frames) / (performance.now() - began);
+}
+
+// While the camera moves around what it sees.
+window.lyra.measureFrames = async (seconds) => {
+  const { page, camera } = await window.lyra.ready;
+  camera.reset();
+  const rate = await rateOf(page, seconds, (frames) => {
+    camera.orbit(0.01 * Math.cos(frames / 20), 0.005 * Math.sin(frames / 20));
+  });
   camera.reset();
   await page.redraw();
   return rate;
+};
+
+// In a scene that moves. Time is in [0, 1]; null in one that does not.
+window.lyra.time = async () => (await window.lyra.ready).page.player?.time ?? null;
+window.lyra.play = async () => (await window.lyra.ready).page.player?.play();
+window.lyra.pause = async () => (await window.lyra.ready).page.player?.pause();
+
+// Stops at the moment nearest to a time; resolves when it is drawn.
+window.lyra.setTime = async (time) => (await window.lyra.ready).page.player?.seek(time);
+
+// While time runs.
+window.lyra.measurePlayback = async (seconds) => {
+  const { page } = await window.lyra.ready;
+  page.player?.play();
+  return rateOf(page, seconds);
 };

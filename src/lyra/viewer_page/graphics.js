@@ -111,19 +111,21 @@ function link(gl, vertex, fragment) {
 
 class GraphicsRenderer {
   constructor(canvas, gl, splats, background) {
+    this.canvas = canvas;
     this.gl = gl;
     this.background = background;
     this.half = Boolean(gl.getExtension("EXT_color_buffer_float") || gl.getExtension("EXT_color_buffer_half_float"));
     this.draw = link(gl, SPLAT_VERTEX, SPLAT_FRAGMENT);
     this.end = link(gl, FULL_VERTEX, END_FRAGMENT);
     this.show = link(gl, FULL_VERTEX, SHOW_FRAGMENT);
-    this.order = new DepthOrder(splats.means);
-    const rows = Math.max(1, Math.ceil(this.order.count / TEXTURE_SPLATS));
+    this.order = new DepthOrder(splats);
+    const rowsOf = (count) => Math.max(1, Math.ceil(count / TEXTURE_SPLATS));
+    const rows = rowsOf(this.order.count);
     const padded = new Uint32Array(rows * TEXTURE_SPLATS * SPLAT_WORDS);
     padded.set(splats.words);
     const texels = (TEXTURE_SPLATS * SPLAT_WORDS) / 4;
     this.splats = this.texture(gl.RGBA32UI, texels, rows, gl.RGBA_INTEGER, gl.UNSIGNED_INT, padded);
-    this.ranks = this.texture(gl.R32UI, TEXTURE_SPLATS, rows, gl.RED_INTEGER, gl.UNSIGNED_INT, null);
+    this.ranks = this.texture(gl.R32UI, TEXTURE_SPLATS, rowsOf(this.order.most), gl.RED_INTEGER, gl.UNSIGNED_INT, null);
     this.makeCorners();
     this.resize(canvas.width, canvas.height);
   }
@@ -131,8 +133,8 @@ class GraphicsRenderer {
   // Two triangles a splat, by numbers of corners. Not instances: software renderers start anew for each of them.
   makeCorners() {
     const gl = this.gl;
-    const corners = new Uint32Array(6 * this.order.count);
-    for (let i = 0; i < this.order.count; i++) corners.set([4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 2, 4 * i + 1, 4 * i + 3], 6 * i);
+    const corners = new Uint32Array(6 * this.order.most);
+    for (let i = 0; i < this.order.most; i++) corners.set([4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 2, 4 * i + 1, 4 * i + 3], 6 * i);
     gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
     gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, corners, gl.STATIC_DRAW);
   }
@@ -171,10 +173,12 @@ class GraphicsRenderer {
   }
 
   // camera: axes (three unit vectors in the world: right, down, forward), center, and intrinsics in pixels of a picture
-  // of width and height.
-  async render(camera, width, height) {
+  // of width and height. moment: its number.
+  async render(camera, moment, width, height) {
     const gl = this.gl;
+    fit(this.canvas, width, height);
     this.resize(width, height);
+    this.order.show(moment);
     const count = this.order.sort(camera.axes[2], camera.center);
     gl.bindTexture(gl.TEXTURE_2D, this.ranks);
     const rows = Math.ceil(count / TEXTURE_SPLATS);

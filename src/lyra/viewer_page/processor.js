@@ -9,7 +9,7 @@ const RECORD = 16; // 32-bit numbers of a splat, see splat.wat
 // Projects all splats and draws bands of the picture.
 class Rasterizer {
   constructor(module, splats) {
-    this.order = new DepthOrder(splats.means);
+    this.order = new DepthOrder(splats);
     this.words = splats.words;
     this.floats = new Float32Array(splats.words.buffer);
     // No standard deviation is larger than the root of the covariance's trace.
@@ -24,29 +24,34 @@ class Rasterizer {
   // Makes room for the records and one band.
   reserve(width) {
     this.stride = (width + 15) & ~15;
-    this.band = 4 * RECORD * this.order.count;
+    this.band = 4 * RECORD * this.order.most;
     this.open = this.band + BAND * this.stride * 16;
     const missing = this.open + this.stride / 4 - this.memory.buffer.byteLength;
     if (missing > 0) this.memory.grow(Math.ceil(missing / 65536));
-    this.records = new Float32Array(this.memory.buffer, 0, RECORD * this.order.count);
-    this.boxes = new Int32Array(this.memory.buffer, 0, RECORD * this.order.count);
+    this.records = new Float32Array(this.memory.buffer, 0, RECORD * this.order.most);
+    this.boxes = new Int32Array(this.memory.buffer, 0, RECORD * this.order.most);
     this.state = new Float32Array(this.memory.buffer, this.band, BAND * this.stride * 4);
     this.untouched = Float32Array.from(this.state, (_, at) => Number(at % 16 < 4));
   }
 
-  // Writes the records of the splats that reach into rows first to last; those of all others have empty boxes.
-  project(camera, width, height, first, last) {
+  // Writes the records of a moment's splats that reach into rows first to last; those of all others have empty boxes.
+  project(camera, moment, width, height, first, last) {
     if (width !== this.width) this.reserve(width);
     this.width = width;
+    this.order.show(moment);
+    this.visible = this.order.countKeys(camera.axes[2], camera.center);
+    for (const range of this.order.ranges) this.projectRange(range, camera, width, height, first, last);
+  }
+
+  projectRange([from, to], camera, width, height, first, last) {
     const { words, floats, widest, records, boxes, order } = this;
     const { depths, keys, starts, means: [xs, ys, zs] } = order;
     const [[rx, ry, rz], [dx, dy, dz], [ax, ay, az]] = camera.axes;
     const [ox, oy, oz] = camera.center;
     const [fx, fy, cx, cy] = camera.intrinsics;
     const [lowX, lowY, highX, highY] = tangentLimits(camera.intrinsics, width, height);
-    this.visible = order.countKeys(camera.axes[2], camera.center);
     const scale = -0.5 * Math.LOG2E;
-    for (let i = 0; i < order.count; i++) {
+    for (let i = from; i < to; i++) {
       if (depths[i] <= NEAR) continue;
       const at = RECORD * starts[keys[i]]++;
       boxes[at + 12] = 0;
@@ -128,9 +133,9 @@ function work() {
       rasterizer = new Rasterizer(data.module, data.splats);
       return;
     }
-    const { camera, width, height, background, part, parts } = data;
+    const { camera, moment, width, height, background, part, parts } = data;
     const [first, last] = [part, part + 1].map((share) => Math.round((share * height) / parts));
-    rasterizer.project(camera, width, height, first, last);
+    rasterizer.project(camera, moment, width, height, first, last);
     const bands = [];
     for (let top = first; top < last; top += BAND) {
       bands.push({ top, bytes: rasterizer.draw(top, Math.min(BAND, last - top), width, background) });
@@ -141,6 +146,7 @@ function work() {
 
 class ProcessorRenderer {
   constructor(canvas, module, splats, background, source) {
+    this.canvas = canvas;
     this.context = canvas.getContext("2d", { alpha: false });
     this.background = background;
     const address = URL.createObjectURL(new Blob([`${source}\nwork();`], { type: "text/javascript" }));
@@ -149,14 +155,17 @@ class ProcessorRenderer {
     for (const worker of this.workers) worker.postMessage({ module, splats });
   }
 
-  async render(camera, width, height) {
+  async render(camera, moment, width, height) {
     const parts = this.workers.length;
     const answers = this.workers.map((worker, part) => new Promise((done, fail) => {
       worker.onmessage = ({ data }) => done(data);
       worker.onerror = (problem) => fail(new Error(problem.message));
-      worker.postMessage({ camera, width, height, background: this.background, part, parts });
+      worker.postMessage({ camera, moment, width, height, background: this.background, part, parts });
     }));
-    for (const bands of await Promise.all(answers)) {
+    const done = await Promise.all(answers);
+    // Only now: until then the picture before stays.
+    fit(this.canvas, width, height);
+    for (const bands of done) {
       for (const { top, bytes } of bands) this.context.putImageData(new ImageData(bytes, width), 0, top);
     }
   }

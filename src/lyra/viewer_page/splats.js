@@ -28,6 +28,14 @@ function gather(planes, count, first, size, numbers) {
   return numbers;
 }
 
+// Where each part of the records begins, and the end: what is there at every moment, then every moment's own splats.
+const boundaries = ({ count, moments }) => {
+  const bounds = [0];
+  if (moments) for (const part of [moments.static, ...moments.counts]) bounds.push(bounds.at(-1) + part);
+  else bounds.push(count);
+  return bounds;
+};
+
 // Record: x y z float32; logarithms of the scales uint16 over a range; quaternion w x y z int16; red green blue
 // opacity uint8. All little-endian, as every browser's machine is.
 function decodeSplats(planes, scene) {
@@ -53,7 +61,7 @@ function decodeSplats(planes, scene) {
     const variances = scales.map((axis) => Math.exp(2 * (low + ((high - low) * axis[i]) / 65535)));
     covariance(turns.map((part) => part[i]), variances, floats, at + 4);
   }
-  return { means, words };
+  return { means, words, bounds: boundaries(scene) };
 }
 
 // Writes xx xy xz yy yz zz of R diag(variances) R^T.
@@ -72,43 +80,63 @@ function covariance(turn, variances, out, at) {
   }
 }
 
+// A picture's size, set only where it changes, since that empties the canvas.
+function fit(canvas, width, height) {
+  if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+}
+
 // Lowest and highest x/z and y/z at which the perspective derivative is taken: 0.3 of the half field of view outside.
 function tangentLimits([fx, fy, cx, cy], width, height) {
   const [marginX, marginY] = [(0.3 * width) / (2 * fx), (0.3 * height) / (2 * fy)];
   return [-cx / fx - marginX, -cy / fy - marginY, (width - cx) / fx + marginX, (height - cy) / fy + marginY];
 }
 
-// Ranks of the splats in front of the near plane, nearest first, by counting sort of the logarithms of their depths.
+// Ranks of a moment's splats in front of the near plane, nearest first, by counting sort of the logarithms of their
+// depths.
 class DepthOrder {
-  constructor(means) {
+  constructor({ means, bounds }) {
     this.means = means;
+    this.bounds = bounds;
     this.count = means[0].length;
+    // There at once, at most.
+    this.most = bounds[1] + bounds.slice(2).reduce((most, end, i) => Math.max(most, end - bounds[i + 1]), 0);
     this.keys = new Uint16Array(this.count);
-    this.order = new Uint32Array(Math.ceil(this.count / TEXTURE_SPLATS) * TEXTURE_SPLATS);
+    this.order = new Uint32Array(Math.ceil(this.most / TEXTURE_SPLATS) * TEXTURE_SPLATS);
     this.depths = new Float32Array(this.count);
     this.starts = new Uint32Array(DEPTH_BUCKETS + 1);
+    this.show(0);
+  }
+
+  // Makes `ranges` those of the splats that are there at a moment.
+  show(moment) {
+    const { bounds, count } = this;
+    this.ranges = [[0, bounds[1]], [bounds[moment + 1] ?? count, bounds[moment + 2] ?? count]];
   }
 
   // Fills `depths`, and `keys` where they are beyond the near plane, and makes `starts[key]` the rank of the first splat
   // with a key; returns how many have a rank.
   countKeys(forward, center) {
-    const { depths, keys, starts, count, means: [xs, ys, zs] } = this;
+    const { depths, keys, starts, ranges, means: [xs, ys, zs] } = this;
     const [a, b, c] = forward;
     const shift = a * center[0] + b * center[1] + c * center[2];
     let farthest = NEAR;
-    for (let i = 0; i < count; i++) {
-      const depth = a * xs[i] + b * ys[i] + c * zs[i] - shift;
-      depths[i] = depth;
-      if (depth > farthest) farthest = depth;
+    for (const [from, to] of ranges) {
+      for (let i = from; i < to; i++) {
+        const depth = a * xs[i] + b * ys[i] + c * zs[i] - shift;
+        depths[i] = depth;
+        if (depth > farthest) farthest = depth;
+      }
     }
     const scale = (DEPTH_BUCKETS - 1) / Math.max(Math.log(farthest / NEAR), 1e-6);
     starts.fill(0);
     let visible = 0;
-    for (let i = 0; i < count; i++) {
-      if (depths[i] <= NEAR) continue;
-      keys[i] = Math.log(depths[i] / NEAR) * scale;
-      starts[keys[i] + 1]++;
-      visible++;
+    for (const [from, to] of ranges) {
+      for (let i = from; i < to; i++) {
+        if (depths[i] <= NEAR) continue;
+        keys[i] = Math.log(depths[i] / NEAR) * scale;
+        starts[keys[i] + 1]++;
+        visible++;
+      }
     }
     for (let i = 0; i < DEPTH_BUCKETS; i++) starts[i + 1] += starts[i];
     return visible;
@@ -117,8 +145,10 @@ class DepthOrder {
   // Numbers of the splats by rank in `order`; returns how many.
   sort(forward, center) {
     const visible = this.countKeys(forward, center);
-    const { depths, keys, starts, order, count } = this;
-    for (let i = 0; i < count; i++) if (depths[i] > NEAR) order[starts[keys[i]]++] = i;
+    const { depths, keys, starts, order, ranges } = this;
+    for (const [from, to] of ranges) {
+      for (let i = from; i < to; i++) if (depths[i] > NEAR) order[starts[keys[i]]++] = i;
+    }
     return visible;
   }
 }

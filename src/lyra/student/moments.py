@@ -1,0 +1,194 @@
+"""A dynamic scene's Gaussians at many moments: what a student is given, and how its answers become one scene.
+
+A small student is told which of its Gaussians belong to a moment, by a prior on their opacity: what stays still is
+shown from the first picture for ever, what moves from its own moment's picture alone, and what a trajectory adds
+wherever the moment's input picture does not show the place.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from lyra.cameras import Cameras
+from lyra.dynamic import DynamicGaussians, separate
+from lyra.gaussians import Gaussians
+from lyra.student.decoder import GaussianDecoder, StudentInputs, activate_cache, count_gaussians
+from lyra.student.inputs import encode_times, frame_times
+from lyra.tokenizer import Tokenizer
+
+BEHIND = 0.03
+"""A point is hidden from the input view where it lies behind what that shows by more than this share of its depth."""
+_SHOWN = 0.05
+"""Least value of ``BaseSurface.shown`` at any moment for which a Gaussian is considered at all."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the input video shows, on the grid of the student's Gaussians."""
+
+    depth: Float[Tensor, "time height width"]
+    """Z-depth in scene units."""
+    moving: Bool[Tensor, "time height width"]
+    """Where a frame differs from what the place shows most of the time."""
+    still: Bool[Tensor, "height width"]
+    """What never changes, in this clip or any other of the same video."""
+    cameras: Cameras
+    """One a frame."""
+
+
+def at_every_frame(decoder: GaussianDecoder, temporal: int) -> GaussianDecoder:
+    """A "cache" decoder of the same weights that places Gaussians at every frame instead of every latent frame.
+
+    Args:
+        decoder: Of a still scene.
+        temporal: Frames of a latent frame.
+    """
+    twin = copy.copy(decoder)
+    twin.config = replace(decoder.config, splat_frames=temporal)
+    return twin
+
+
+def shrink_source(source: Source, stride: int) -> Source:
+    """The source on a grid of every ``stride``-th pixel."""
+    if stride == 1:
+        return source
+    depth = F.avg_pool2d(source.depth[:, None].log(), stride)[:, 0].exp()
+    moving = F.max_pool2d(source.moving[:, None].float(), stride)[:, 0] > 0
+    still = F.max_pool2d((~source.still[None, None]).float(), stride)[0, 0] == 0
+    return Source(depth, moving, still, source.cameras.resized(*depth.shape[1:]))
+
+
+def aim(inputs: StudentInputs, source: Source, targets: Sequence[int], tokenizer: Tokenizer, key: int) -> StudentInputs:
+    """The inputs with target times: which Gaussians belong to them, and the times through the tokenizer.
+
+    Args:
+        inputs: Of one scene at every frame; the first view is the input video itself.
+        source: The input video's, on the grid of the Gaussians.
+        targets: Frames.
+        tokenizer: The teacher's.
+        key: Every how many frames a trajectory adds to moments other than its own.
+    """
+    base = inputs.base
+    if base is None:
+        raise ValueError("only a decoder of cache geometry is told what belongs to a moment")
+    shown = show_at(inputs, source, targets, key)
+    times = frame_times(len(source.depth))[list(targets)].tolist()
+    small = Cameras(source.cameras.camera_to_world, source.cameras.intrinsics, *_pixels(inputs, tokenizer))
+    return replace(inputs, base=replace(base, shown=shown), times=encode_times(times, small, tokenizer))
+
+
+def _pixels(inputs: StudentInputs, tokenizer: Tokenizer) -> tuple[int, int]:
+    height, width = inputs.latents.shape[-2:]
+    return height * tokenizer.spec.spatial, width * tokenizer.spec.spatial
+
+
+def show_at(
+    inputs: StudentInputs, source: Source, targets: Sequence[int], key: int
+) -> Float[Tensor, "target view time height width"]:
+    """Which Gaussians belong to which moments; see ``aim``."""
+    base = inputs.base
+    assert base is not None
+    added = 1 - base.covered[0]
+    frames = added.shape[1]
+    still = source.still
+    added[0] = (~still).float()
+    points = inputs.ray_origins[0] + base.distance[0][..., None] * inputs.ray_directions[0]
+    # What may belong to other moments than its own: at some frames, what a trajectory adds, and the input's backdrop.
+    lasting = torch.zeros_like(added, dtype=torch.bool)
+    lasting[:, ::key] = added[:, ::key] > _SHOWN
+    if bool(still.any()):
+        lasting[0] &= ~source.moving
+    places = lasting.nonzero()
+    where = tuple(places.T)
+    shown = torch.zeros(len(targets), *added.shape)
+    for row, target in enumerate(targets):
+        hidden = is_hidden(points[where], source, target)
+        shown[row][where] = hidden * added[where]
+        shown[row, :, target] = added[:, target]
+        shown[row, 0, 0] = torch.where(still, 1.0, shown[row, 0, 0])
+        if target == 0:
+            shown[row, 0, 0] = 1
+    assert frames == len(source.depth)
+    return shown
+
+
+def is_hidden(points: Float[Tensor, "point 3"], source: Source, frame: int) -> Bool[Tensor, "point"]:
+    """Which points a frame of the input does not see: outside of its view, or behind what it shows."""
+    camera = source.cameras[frame : frame + 1]
+    transform = camera.world_to_camera[0]
+    x, y, z = (points @ transform[:3, :3].mT + transform[:3, 3]).unbind(-1)
+    fx, fy, cx, cy = camera.intrinsics[0].tolist()
+    ahead = z.clamp(min=1e-6)
+    u, v = fx * x / ahead + cx, fy * y / ahead + cy
+    height, width = source.depth.shape[1:]
+    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height) & (z > 0)
+    there = source.depth[frame][v.long().clamp(0, height - 1), u.long().clamp(0, width - 1)]
+    return ~inside | (z > there * (1 + BEHIND))
+
+
+@torch.no_grad()
+def decode_moments(
+    decoder: GaussianDecoder,
+    inputs: StudentInputs,
+    source: Source,
+    tokenizer: Tokenizer,
+    seconds: float,
+    batch: int = 2,
+) -> DynamicGaussians:
+    """Gaussians at every frame's time, pruned by their opacity pooled over all times, so that none flickers.
+
+    Args:
+        decoder: From ``at_every_frame``.
+        inputs: Of one scene at every frame; the first view is the input video itself.
+        source: The input video's.
+        tokenizer: The teacher's.
+        seconds: How long the video lasts.
+        batch: Target times of one pass.
+    """
+    frames = len(source.depth)
+    key = tokenizer.spec.temporal
+    groups = [list(range(first, min(first + batch, frames))) for first in range(0, frames, batch)]
+    candidates = (show_at(inputs, source, list(range(frames)), key).amax(0) > _SHOWN).flatten().nonzero()[:, 0]
+    parts = [decode_candidates(decoder, aim(inputs, source, group, tokenizer, key), candidates) for group in groups]
+    series = Gaussians(**{name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])})
+    keep = round(decoder.config.keep * count_gaussians(decoder.config, inputs))
+    if keep < len(series):
+        best = series.opacities.amax(0).argsort(descending=True, stable=True)[:keep]
+        series = series.map(lambda tensor: tensor[:, best])
+    return separate(series, frame_times(frames), seconds)
+
+
+def decode_candidates(decoder: GaussianDecoder, inputs: StudentInputs, candidates: Int[Tensor, "splat"]) -> Gaussians:
+    """Some of the Gaussians of all target times in one pass; the leading axis is the targets'."""
+    raw = decoder.raw_gaussians(inputs)
+    assert inputs.base is not None
+    grid = raw.shape[1:-1]
+    angle = inputs.pixel_angle[:, :, None, None, None].expand(1, *grid)
+
+    def pick(tensor: Tensor, channels: int = 0) -> Tensor:
+        """[batch splat (channel)] in the form of a grid of one view and one frame."""
+        flat = tensor.flatten(1, -2) if channels else tensor.flatten(1)
+        return flat[:, candidates][:, None, None, None]
+
+    base = inputs.base
+    picked = replace(
+        inputs,
+        ray_origins=pick(inputs.ray_origins, 3),
+        ray_directions=pick(inputs.ray_directions, 3),
+        pixel_angle=pick(angle),
+        base=replace(
+            base,
+            distance=pick(base.distance),
+            covered=pick(base.covered),
+            color=pick(base.color, 3),
+            shown=None if base.shown is None else pick(base.shown),
+        ),
+    )
+    gaussians = activate_cache(pick(raw, 12).float(), picked, decoder.config)
+    count = len(gaussians.opacities)
+    return gaussians.map(lambda tensor: tensor[:, 0, 0, 0].expand(count, *tensor.shape[4:]))
