@@ -18,7 +18,7 @@ from lyra.cameras import Cameras, concatenate_cameras, intrinsics_from_fov
 from lyra.errors import LyraError
 from lyra.gaussians import Gaussians, matrix_from_quaternion, transform
 from lyra.verification import BACKENDS, open_browser
-from lyra.viewer import BACKGROUND, write_viewer
+from lyra.viewer import BACKGROUND, SCRIPTS, write_viewer
 
 WIDTH, HEIGHT = 800, 500
 # Not pure, so that a wrong transfer curve shows.
@@ -223,7 +223,7 @@ def test_the_scripts_parse():
     if node is None:
         pytest.skip("parsing the page's scripts needs node")
     folder = resources.files("lyra") / "viewer_page"
-    for name in ("splats", "processor", "graphics", "controls"):
+    for name in SCRIPTS:
         done = subprocess.run([node, "--check", str(folder / f"{name}.js")], capture_output=True, check=False)
         assert done.returncode == 0, done.stderr
 

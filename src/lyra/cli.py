@@ -42,7 +42,7 @@ def generate(
     text_encoder: str | None = None,
     text_to_image: str | None = None,
     cameras: str | None = None,
-    chunks: int = 1,
+    chunks: int | None = None,
     guardrail: Literal["auto", "on", "off"] = "auto",
     memory: Annotated[MemoryWish, arg(name="")] = _AS_FITS,
     resume: bool = False,
@@ -70,7 +70,7 @@ def generate(
         text_to_image: Folder or owner/name@commit of a diffusers pipeline for the first image.
         cameras: Of a video: file with one camera a frame (our JSON, a transforms.json, an NPZ of poses); poses in
             ViPE's folders are found without it, else the camera is taken as still.
-        chunks: Of a video: how many clips of the model's length it is cut into; more show more moments.
+        chunks: Of a video: how many clips of the model's length it is cut into; by its own length when left out.
         guardrail: "auto" is on for weights whose licence asks for it.
         memory: Where the networks run and how they are made to fit; by what is free when left out.
         resume: Go on with an interrupted run in the same folder.

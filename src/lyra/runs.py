@@ -44,6 +44,10 @@ class TextOptions:
     """Folder or owner/name@commit of the diffusers pipeline that makes the first image; Z-Image-Turbo when None."""
 
 
+MOST_CHUNKS = 4
+"""Of a long video, unless a user wants more; it is sampled more coarsely then."""
+
+
 @dataclass(frozen=True)
 class VideoOptions:
     """What a user decides about a video input."""
@@ -51,12 +55,13 @@ class VideoOptions:
     cameras: str | None = None
     """File with one camera a frame: our JSON, a ``transforms.json`` or an NPZ of poses. Poses in ViPE's folders beside
     the video are found without it; else the camera is taken as still."""
-    chunks: int = 1
+    chunks: int | None = None
     """How many clips of the model's length the video is cut into, each beginning with the frame at which the one
-    before it ends. More show more moments."""
+    before it ends; more show more moments. As many as bring it nearest to the model's frame rate, at most
+    ``MOST_CHUNKS``, when None."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.chunks <= 64:
+        if self.chunks is not None and not 1 <= self.chunks <= 64:
             raise LyraError(f"{self.chunks} chunks of a video: give 1 to 64")
 
 
@@ -235,9 +240,14 @@ def load_input(path: Path | None, config: TeacherConfig) -> tuple[list[Photo], C
 
 def load_video_input(path: Path, config: TeacherConfig, options: VideoOptions) -> Video:
     """The frames of a video: as many as its chunks have, each with the last frame of the one before it."""
-    frames = 1 + options.chunks * (config.frames - 1)
+    steps = config.frames - 1
+
+    def count(seconds: float) -> int:
+        natural = min(max(1, round(seconds * config.fps / steps)), MOST_CHUNKS)
+        return 1 + steps * (natural if options.chunks is None else options.chunks)
+
     cameras = None if options.cameras is None else Path(options.cameras)
-    return load_video(path, config.height, config.width, frames, cameras)
+    return load_video(path, config.height, config.width, count, cameras)
 
 
 def check_video(model: Model, options: GenerateOptions) -> None:

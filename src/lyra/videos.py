@@ -4,7 +4,7 @@ Frames are treated as photos are: turned upright, cropped around the centre, nev
 """
 
 import bisect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,10 @@ class Video:
     """What a user may want to know, one sentence each."""
 
 
-def load_video(path: Path, height: int, width: int, frames: int, cameras: Path | None = None) -> Video:
-    """Reads ``frames`` frames of a video, evenly spaced from its first to its last.
+def load_video(
+    path: Path, height: int, width: int, frames: int | Callable[[float], int], cameras: Path | None = None
+) -> Video:
+    """Reads some frames of a video, evenly spaced from its first to its last.
 
     Rotation is applied; times are the file's own, so that a variable frame rate does no harm; of a video with fewer
     frames some come twice. Cameras are read from ``cameras`` or, in ViPE's folders, from beside the video.
@@ -56,7 +58,7 @@ def load_video(path: Path, height: int, width: int, frames: int, cameras: Path |
         path: Any file that FFmpeg decodes.
         height: Of the model's frames in pixels.
         width: Of the model's frames in pixels.
-        frames: How many, at least 2.
+        frames: How many, at least 2; or how many of a length in seconds.
         cameras: JSON, ``transforms.json`` or NPZ with one camera a source frame.
 
     Raises:
@@ -65,10 +67,11 @@ def load_video(path: Path, height: int, width: int, frames: int, cameras: Path |
     path = Path(path)
     notes: list[str] = []
     times = _read_times(path, notes)
-    wanted = np.linspace(times[0], times[-1], frames)
-    picks = [_nearest(times, moment) for moment in wanted]
-    if len(set(picks)) < frames:
-        notes.append(f"it has {len(times)} frames where the model takes {frames}: some are shown twice")
+    seconds = max(times[-1] - times[0], 1e-3)
+    count = frames if isinstance(frames, int) else frames(seconds)
+    picks = [_nearest(times, moment) for moment in np.linspace(times[0], times[-1], count)]
+    if len(set(picks)) < count:
+        notes.append(f"it has {len(times)} frames where the model takes {count}: some are shown twice")
     pictures, source_size, crop = _read_frames(path, picks, height, width)
     if pictures.std() * 255 < _BLACK:
         raise LyraError(f"{path} shows nothing but one color: give a video of a scene")
@@ -76,7 +79,6 @@ def load_video(path: Path, height: int, width: int, frames: int, cameras: Path |
     poses = None if file is None else _pick_cameras(file, picks, len(times), height, width)
     if poses is None:
         notes.append("no cameras were given: the camera is taken as still")
-    seconds = max(times[-1] - times[0], 1e-3)
     return Video(pictures, seconds, source_size, crop, sha256_file(path), poses, tuple(notes))
 
 

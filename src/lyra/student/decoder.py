@@ -370,11 +370,14 @@ def activate_cache(
     reach = (base.distance[..., None].log() + distance).exp().clamp(config.near, config.far)
     footprint = reach * _of_cells(inputs.pixel_angle, reach)
     upright = rotation.new_tensor([1.0, 0.0, 0.0, 0.0])
+    opacities = torch.sigmoid(opacity[..., 0] + config.opacity_shift + config.novelty * (2 * base.novel - 1))
+    if base.shown is not None:  # what does not belong to a moment is not there
+        opacities = opacities * base.shown
     return Gaussians(
         means=inputs.ray_origins + reach * inputs.ray_directions,
         scales=footprint * (config.base_scale * scale.clamp(max=8).exp()).clamp(max=4),
         quaternions=F.normalize(rotation + upright, dim=-1),
-        opacities=torch.sigmoid(opacity[..., 0] + config.opacity_shift + config.novelty * (2 * base.novel - 1)),
+        opacities=opacities,
         colors=(base.color + color).clamp(0, 1),
     )
 

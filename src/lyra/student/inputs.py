@@ -100,21 +100,33 @@ def prepare_student_inputs(
         ray_directions=torch.stack([directions for _, directions in rays])[None],
         pixel_angle=torch.stack([1 / grid.intrinsics[0, 0] for grid in grids])[None],
         base=base,
-        times=None if times is None else encode_times(times, cameras[0], tokenizer),
+        times=None if times is None else _encode_times(times, cameras[0], tokenizer),
     )
 
 
 def encode_times(
-    targets: Sequence[float], cameras: Cameras, tokenizer: Tokenizer
+    targets: Sequence[float], frames: int, height: int, width: int, tokenizer: Tokenizer
 ) -> Float[Tensor, "target channel latent_time_plus_one latent_height latent_width"]:
-    """Times of a clip's frames as a video through the tokenizer and, last, a target time as a video of one frame."""
+    """Times of a clip's frames as a video through the tokenizer and, last, a target time as a video of one frame.
+
+    Args:
+        targets: In [0, 1].
+        frames: Of the clip.
+        height: Of the clip in pixels.
+        width: Of the clip in pixels.
+        tokenizer: The teacher's.
+    """
 
     def encode(times: Float[Tensor, "time"]) -> Tensor:
-        signal = (encode_time(times) * 2 - 1).T.to(cameras.intrinsics)
-        return tokenizer.encode(signal[None, :, :, None, None].expand(1, -1, -1, cameras.height, cameras.width))
+        signal = (encode_time(times) * 2 - 1).T
+        return tokenizer.encode(signal[None, :, :, None, None].expand(1, -1, -1, height, width))
 
-    source = encode(frame_times(len(cameras)))
+    source = encode(frame_times(frames))
     return torch.cat([torch.cat([source, encode(torch.tensor([target]))], dim=2) for target in targets])
+
+
+def _encode_times(targets: Sequence[float], cameras: Cameras, tokenizer: Tokenizer) -> Tensor:
+    return encode_times(targets, len(cameras), cameras.height, cameras.width, tokenizer)
 
 
 def _encode_plucker(cameras: Cameras, tokenizer: Tokenizer) -> Float[Tensor, "1 channel time h w"]:

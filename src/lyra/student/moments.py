@@ -21,8 +21,10 @@ from lyra.student.decoder import GaussianDecoder, StudentInputs, activate_cache,
 from lyra.student.inputs import encode_times, frame_times
 from lyra.tokenizer import Tokenizer
 
-BEHIND = 0.03
-"""A point is hidden from the input view where it lies behind what that shows by more than this share of its depth."""
+BEHIND = 0.1
+"""A point is hidden from the input view where it lies behind all that shows around it by more than this share."""
+_AROUND = 2
+"""Pixels around a point's own in which the input view must be nearer: edges of depth are not exact."""
 _SHOWN = 0.05
 """Least value of ``BaseSurface.shown`` at any moment for which a Gaussian is considered at all."""
 
@@ -63,34 +65,40 @@ def shrink_source(source: Source, stride: int) -> Source:
     return Source(depth, moving, still, source.cameras.resized(*depth.shape[1:]))
 
 
-def aim(inputs: StudentInputs, source: Source, targets: Sequence[int], tokenizer: Tokenizer, key: int) -> StudentInputs:
+def aim(
+    inputs: StudentInputs,
+    targets: Sequence[int],
+    shown: Float[Tensor, "target view time height width"],
+    tokenizer: Tokenizer,
+) -> StudentInputs:
     """The inputs with target times: which Gaussians belong to them, and the times through the tokenizer.
 
     Args:
         inputs: Of one scene at every frame; the first view is the input video itself.
-        source: The input video's, on the grid of the Gaussians.
         targets: Frames.
+        shown: From ``show_at`` for the same targets.
         tokenizer: The teacher's.
-        key: Every how many frames a trajectory adds to moments other than its own.
     """
     base = inputs.base
     if base is None:
         raise ValueError("only a decoder of cache geometry is told what belongs to a moment")
-    shown = show_at(inputs, source, targets, key)
-    times = frame_times(len(source.depth))[list(targets)].tolist()
-    small = Cameras(source.cameras.camera_to_world, source.cameras.intrinsics, *_pixels(inputs, tokenizer))
-    return replace(inputs, base=replace(base, shown=shown), times=encode_times(times, small, tokenizer))
-
-
-def _pixels(inputs: StudentInputs, tokenizer: Tokenizer) -> tuple[int, int]:
-    height, width = inputs.latents.shape[-2:]
-    return height * tokenizer.spec.spatial, width * tokenizer.spec.spatial
+    times = frame_times(base.distance.shape[2])[list(targets)].tolist()
+    height, width = (side * tokenizer.spec.spatial for side in inputs.latents.shape[-2:])
+    count = base.distance.shape[2]
+    return replace(inputs, base=replace(base, shown=shown), times=encode_times(times, count, height, width, tokenizer))
 
 
 def show_at(
     inputs: StudentInputs, source: Source, targets: Sequence[int], key: int
 ) -> Float[Tensor, "target view time height width"]:
-    """Which Gaussians belong to which moments; see ``aim``."""
+    """Which Gaussians belong to which moments.
+
+    Args:
+        inputs: Of one scene at every frame; the first view is the input video itself.
+        source: The input video's, on the grid of the Gaussians.
+        targets: Frames.
+        key: Every how many frames a trajectory adds to moments other than its own.
+    """
     base = inputs.base
     assert base is not None
     added = 1 - base.covered[0]
@@ -127,7 +135,8 @@ def is_hidden(points: Float[Tensor, "point 3"], source: Source, frame: int) -> B
     u, v = fx * x / ahead + cx, fy * y / ahead + cy
     height, width = source.depth.shape[1:]
     inside = (u >= 0) & (u < width) & (v >= 0) & (v < height) & (z > 0)
-    there = source.depth[frame][v.long().clamp(0, height - 1), u.long().clamp(0, width - 1)]
+    farthest = F.max_pool2d(source.depth[frame][None], 2 * _AROUND + 1, stride=1, padding=_AROUND)[0]
+    there = farthest[v.long().clamp(0, height - 1), u.long().clamp(0, width - 1)]
     return ~inside | (z > there * (1 + BEHIND))
 
 
@@ -151,10 +160,13 @@ def decode_moments(
         batch: Target times of one pass.
     """
     frames = len(source.depth)
-    key = tokenizer.spec.temporal
-    groups = [list(range(first, min(first + batch, frames))) for first in range(0, frames, batch)]
-    candidates = (show_at(inputs, source, list(range(frames)), key).amax(0) > _SHOWN).flatten().nonzero()[:, 0]
-    parts = [decode_candidates(decoder, aim(inputs, source, group, tokenizer, key), candidates) for group in groups]
+    shown = show_at(inputs, source, range(frames), tokenizer.spec.temporal)
+    groups = [range(first, min(first + batch, frames)) for first in range(0, frames, batch)]
+    candidates = (shown.amax(0) > _SHOWN).flatten().nonzero()[:, 0]
+    parts = [
+        decode_candidates(decoder, aim(inputs, group, shown[group.start : group.stop], tokenizer), candidates)
+        for group in groups
+    ]
     series = Gaussians(**{name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])})
     keep = round(decoder.config.keep * count_gaussians(decoder.config, inputs))
     if keep < len(series):

@@ -236,7 +236,10 @@ window.lyra.play = async () => (await window.lyra.ready).page.player?.play();
 window.lyra.pause = async () => (await window.lyra.ready).page.player?.pause();
 
 // Stops at the moment nearest to a time; resolves when it is drawn.
-window.lyra.setTime = async (time) => (await window.lyra.ready).page.player?.seek(time);
+window.lyra.setTime = async (time) => {
+  const { page } = await window.lyra.ready;
+  await (page.player ? page.player.seek(time) : page.redraw());
+};
 
 // While time runs.
 window.lyra.measurePlayback = async (seconds) => {

@@ -69,7 +69,7 @@ class Track:
     lift: np.ndarray  # [key]
 
 
-def turned_all(yaw: np.ndarray, x: np.ndarray, z: np.ndarray) -> np.ndarray:
+def turned_all(yaw: np.ndarray, x: np.ndarray | float, z: np.ndarray | float) -> np.ndarray:
     """Room offsets [..., 2] (x, z) of places in the frames of things with these yaws."""
     cos, sin = np.cos(yaw), np.sin(yaw)
     return np.stack([cos * x + sin * z, cos * z - sin * x], -1)
@@ -79,7 +79,7 @@ def _chain(draft: Draft, root: tuple[float, float, float], length: float, thick:
     """Four overlapping beads; their places follow from the limb."""
     first = len(draft.objects)
     for bead in range(4):
-        half = (thick, 0.2 * length, thick)
+        half = (thick, 0.16 * length, thick)
         draft.add(ELLIPSOID, root, half, 0.0, None if bead or paint is None else paint, period=4 * thick)
     return list(range(first, first + 4))
 
@@ -270,15 +270,16 @@ def _pose_limb(body: Body, limb: Limb, track: Track, ground: Ground, stride: np.
     # The beads rest at the root, so that the first of them is where the body has carried it.
     root = result[limb.beads[0], :, :3].copy()
     end = np.empty_like(root)
-    end[:, ::2] = turned_all(track.yaw, x + ahead, np.full(KEYS, z)) + track.place
+    end[:, ::2] = turned_all(track.yaw, x + ahead, z) + track.place
     if limb.foot is None:
         end[:, 1] = root[:, 1] + np.sqrt(limb.length**2 - ahead**2)
     else:
         sole = body.half_sizes[limb.foot]
-        toe = turned_all(track.yaw, x + ahead + 0.4 * sole[0], np.full(KEYS, z)) + track.place
+        toe = turned_all(track.yaw, x + ahead + 0.4 * sole[0], z) + track.place
         end[:, 1] = ground(toe) - raised - sole[1]
         result[limb.foot, :, 0], result[limb.foot, :, 2] = toe.T
         result[limb.foot, :, 1] = end[:, 1]
     for index, bead in enumerate(limb.beads):
-        share = (index + 0.5) / len(limb.beads)
+        # The last bead ends above the sole.
+        share = 0.12 + 0.7 * index / (len(limb.beads) - 1)
         result[bead, :, :3] = root + share * (end - root)

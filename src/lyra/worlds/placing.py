@@ -114,13 +114,17 @@ def _hull(world: World, track: Track, base: np.ndarray, extent: np.ndarray) -> W
     # A little off the ground, so that a kerb or a mark on the road is not in the way.
     half = extent * (1, 0.96, 1)
     centers = np.stack([track.place[:, 0], base - extent[1] - 0.04 * extent[1], track.place[:, 1]], -1)[_CHECKED]
+    # Boxes without a look of their own: any surface does.
     count = len(centers)
+    any_surface = torch.zeros(6 + count, dtype=torch.long)
     return replace(
         world,
         kinds=torch.full((count,), BOX),
         centers=tensor(centers),
         half_sizes=tensor(half).expand(count, 3),
         yaws=tensor(track.yaw[_CHECKED]),
+        groups=torch.zeros(count, dtype=torch.long),
+        **{name: getattr(world, name)[any_surface] for name in ("textures", "mappings", "tints", "emissions")},
     )
 
 
@@ -210,10 +214,11 @@ def _propose_new(rng: Generator, scenery: Scenery, share: float, still: bool, na
     second = rng.choice(others)
     start, end = scenery.point[first], scenery.point[second]
     far = 0.5 * float(scenery.depth[first] + scenery.depth[second])
-    name: Thing = rng.choice(list(OUTLINES))
+    name: Thing = list(OUTLINES)[rng.integers(len(OUTLINES))]
     area = (2 * far * math.tan(math.radians(INPUT_FOV) / 2)) ** 2
     size = math.sqrt(share * area / OUTLINES[name])
-    style: Style = rng.choice([s for s in STYLES[name] if still or s != "turn"])
+    styles: list[Style] = [style for style in STYLES[name] if still or style != "turn"]
+    style = styles[rng.integers(len(styles))]
     draft = Draft(rng)
     body = make_thing(draft, name, size)
     way = (end - start)[::2]
@@ -228,8 +233,10 @@ def _propose_new(rng: Generator, scenery: Scenery, share: float, still: bool, na
 
 
 def _propose_known(rng: Generator, scenery: Scenery, still: bool) -> tuple[Mover, int, Tensor] | None:
-    """One of the world's own things, set in motion where it stands; also which objects it is."""
+    """One of a room's or table's own things, set in motion where it stands; also which objects it is."""
     world = scenery.world
+    if world.sky is not None:  # outdoors most things have roots or foundations
+        return None
     seen = scenery.surface[scenery.surface >= 6] - 6
     groups, counts = world.groups[seen].unique(return_counts=True)
     fits = ((counts > 0.02 * VIEW_SIZE**2) & (counts < 0.15 * VIEW_SIZE**2)).nonzero()[:, 0]
@@ -243,7 +250,7 @@ def _propose_known(rng: Generator, scenery: Scenery, still: bool) -> tuple[Mover
     supports = _supports(scenery)
     heights = scenery.point[supports, 1]
     beside = supports[np.abs(heights - low) < 2e-3] if len(supports) else supports
-    if not len(beside) or world.terrain is not None:
+    if not len(beside):
         return None
     surfaces = scenery.surface[beside]
     support = int(surfaces[int(rng.integers(len(surfaces)))])
@@ -253,7 +260,7 @@ def _propose_known(rng: Generator, scenery: Scenery, still: bool) -> tuple[Mover
     way = scenery.point[rng.choice(beside)][::2] - base[::2]
     wide = 2 * float(body.extent[::2].mean())
     distance = float(np.linalg.norm(way))
-    style: Style = rng.choice(["slide", "bounce", "sway", *(["turn"] if still else [])])
+    style = STYLES["box" if still else "ball"][rng.integers(4)]
     if body.extent.max() > _LARGEST or (distance < 0.7 * wide and style not in ("turn", "bounce")):
         return None
     target = base[::2] + way * min(1.0, rng.uniform(1.5, 4.0) * wide / max(distance, 1e-6))
