@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,6 @@ from lyra.formats import load_image
 from lyra.model import Model, save
 from lyra.smoke import build_smoke_model
 from lyra.teacher import TeacherRequest
-from lyra.teacher.wan import WanSampling
 from lyra.views import InputViews
 
 Run = Callable[..., Path]
@@ -47,7 +47,7 @@ def generate(tmp_path_factory) -> Run:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", [*command, *given, *paths])
             # The fly-through is the same whatever the flags are, and most of the time.
-            patch.setattr("lyra.films.VIDEO_FRAMES", 3)
+            patch.setattr("lyra.render_video.FILM_FPS", 1)
             main()
         return out
 
@@ -210,7 +210,7 @@ def test_text_to_image_makes_the_first_image(
     monkeypatch: pytest.MonkeyPatch,
 ):
     # No megapixel by fifty steps here.
-    monkeypatch.setattr(ImageModel.__init__, "__defaults__", (2, None, 64 * 64))
+    monkeypatch.setattr("lyra.pipeline.ImageModel", partial(ImageModel, steps=2, area=64 * 64))
     flags = ("--text-to-image", image_pipeline, "--trajectories", "left")
     scenes = [generate("--prompt", prompt, *flags, photo=None) for prompt in ("a red room", "a")]
     pictures = [InputViews.load(scene / "clips/input.safetensors").images[0] for scene in scenes]
@@ -293,8 +293,7 @@ def wan(tmp_path_factory) -> Path:
     return save_pipeline(tmp_path_factory.mktemp("wan"))
 
 
-def test_teacher_is_wan_vace_of_a_folder(generate: Run, plain: Path, wan: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(WanSampling.__init__, "__defaults__", (2, 5.0, 1.0))
+def test_teacher_is_wan_vace_of_a_folder(generate: Run, plain: Path, wan: Path):
     flags = ("--teacher", wan, "--trajectories", "left")
     silent, red = (clip(generate(*flags, *prompt)) for prompt in ((), ("--prompt", "a red room")))
     assert silent.latents.shape == clip(plain).latents.shape
