@@ -171,8 +171,9 @@ def test_sampler_and_steps_are_the_teacher_s(generate: Run, plain: Path, smoke: 
     views, config = InputViews.load(plain / "clips/input.safetensors"), teacher.config
     cache = build_cache(views.images * 2 - 1, views.depth, views.cameras, config.edges, config.warp)
     request = TeacherRequest(views.images[0] * 2 - 1, cache, found.cameras, 0, "left")
-    assert relative_error(found.latents, teacher.imagine(request)) < 1e-4
-    assert relative_error(found.latents, clip(plain).latents) > 1e-3
+    # Clips are stored in half precision.
+    assert relative_error(found.latents, teacher.imagine(request)) < 5e-4
+    assert relative_error(found.latents, clip(plain).latents) > 5e-3
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +215,7 @@ def test_text_to_image_makes_the_first_image(
     flags = ("--text-to-image", image_pipeline, "--trajectories", "left")
     scenes = [generate("--prompt", prompt, *flags, photo=None) for prompt in ("a red room", "a")]
     pictures = [InputViews.load(scene / "clips/input.safetensors").images[0] for scene in scenes]
-    assert not torch.allclose(*pictures, atol=1e-2)
+    assert not torch.allclose(pictures[0], pictures[1], atol=1e-2)
     assert load_image(scenes[0] / "clips/photo.png").shape[0] == 3
     assert provenance(scenes[0])["options"]["text"]["prompt"] == "a red room"
 
@@ -274,7 +275,7 @@ def test_compiled_clips_are_the_same_within_rounding(generate: Run, plain: Path)
     found = generate("--compile", "--device", "cpu")
     assert provenance(found)["placement"]["compile"]
     for name in ("left", "up"):
-        assert relative_error(clip(found, name).latents, clip(plain, name).latents) < 1e-4
+        assert relative_error(clip(found, name).latents, clip(plain, name).latents) < 5e-4
 
 
 def test_resume_makes_what_is_missing(generate: Run, plain: Path, tmp_path: Path, capsys):

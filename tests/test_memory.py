@@ -201,3 +201,28 @@ def test_eight_bits_are_asked_of_the_package(monkeypatch: pytest.MonkeyPatch):
 
 def test_peak_memory_is_that_of_the_process():
     assert LIBRARIES / 10 < peak_memory_mb() << 20 < 200 * GB
+
+
+def test_what_compiling_needs_is_said_in_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    wish = MemoryWish(compile=True)
+    (tmp_path / "compiler").write_text("#!/bin/sh\n")
+    (tmp_path / "compiler").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(LyraError, match="needs a compiler"):
+        plan(GEN3C, Available(200 * GB), wish)
+    monkeypatch.setenv("CXX", "compiler")
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    with pytest.raises(LyraError, match="Python's headers"):
+        plan(GEN3C, Available(200 * GB), wish)
+    (tmp_path / "Python.h").touch()
+    assert plan(GEN3C, Available(200 * GB), wish) == Placement("cpu", batch=1)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(LyraError, match="needs triton"):
+        plan(GEN3C, gpu(80), wish)
+
+
+def test_a_missing_package_for_8_bits_is_said_in_the_plan(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    with pytest.raises(LyraError, match="pip install torchao"):
+        plan(GEN3C, gpu(80), MemoryWish(eight_bit=True))

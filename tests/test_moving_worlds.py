@@ -24,8 +24,8 @@ from lyra.worlds import (
 )
 from lyra.worlds.world import BOX, ELLIPSOID
 
-SEEDS = (2, 11, 1, 0, 14, 10)
-"""Rooms, a table, a street, a landscape and a building, with people, animals, balls, boxes and posts."""
+SEEDS = (2, 11, 1, 0, 1028, 10)
+"""Rooms, a table, a street, a landscape and a building, with people, animals, balls, posts and a cart."""
 WALKER = 20
 """Parts from which on a mover has legs."""
 
@@ -84,7 +84,7 @@ def without_movers(world: World, movers: Tensor) -> World:
     return dataclasses.replace(world, **objects, **paints)
 
 
-@pytest.mark.parametrize("seed", [11, 14])
+@pytest.mark.parametrize("seed", [11, 1028])
 def test_same_seed_same_bytes(seed: int):
     world, again = world_of(seed), sample_moving_world(seed)
     assert torch.equal(world.paths, again.paths)

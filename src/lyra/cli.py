@@ -174,31 +174,37 @@ def verify(
 
 @app.command
 def evaluate(
-    what: Positional[Literal["scene", "worlds"]],
+    what: Positional[Literal["scene", "worlds", "dynamic"]],
     folder: Positional[Path | None] = None,
     /,
     *,
     json_: Annotated[bool, arg(name="json", help="One JSON object on stdout.")] = False,
     model: str = "mini",
-    scenes: int = 16,
+    scenes: int | None = None,
     report: Path | None = None,
 ) -> None:
     """Measures a scene, or a model.
 
     Args:
         what: "scene": a finished scene against its photo. "worlds": a model on procedural worlds that it never saw,
-            from one picture each, beside simpler methods.
+            from one picture each, beside simpler methods. "dynamic": the same on worlds that move, from one video each.
         folder: The scene's folder.
         json_: One JSON object on stdout.
         model: Which model sees the worlds.
-        scenes: How many worlds.
+        scenes: How many worlds; 16, or 8 that move, when left out.
         report: Folder for pictures of the worlds.
     """
     if what == "worlds":
         from lyra.evaluation.worlds import WorldsOptions, evaluate_worlds
         from lyra.model import load
 
-        numbers = evaluate_worlds(load(model), WorldsOptions(scenes), report)
+        numbers = evaluate_worlds(load(model), WorldsOptions(scenes or WorldsOptions.scenes), report)
+        rows = numbers["rows"]
+    elif what == "dynamic":
+        from lyra.evaluation.dynamic import DynamicOptions, evaluate_dynamic
+        from lyra.model import load
+
+        numbers = evaluate_dynamic(load(model), DynamicOptions(scenes or DynamicOptions.scenes), report)
         rows = numbers["rows"]
     elif folder is None:
         raise LyraError("give the folder of the scene: lyra evaluate scene FOLDER")

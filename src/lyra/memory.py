@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 import torch
@@ -153,12 +153,14 @@ def plan(needs: Needs, available: Available, wish: MemoryWish, clips: int = 1) -
     the same scene.
 
     Raises:
-        LyraError: nothing fits, or the network cannot be compiled here; the message says what is needed, what there is
-            and what helps.
+        LyraError: nothing fits, or a package or a compiler for a wish is missing; the message says what is needed,
+            what there is and what helps.
     """
     on_gpu = available.device != "cpu"
     if wish.compile:
         require_compiler(available.device)
+    if wish.eight_bit:
+        _import_torchao()
     resident = sum(needs.weights.values()) + LIBRARIES
     offloads = (False, True) if on_gpu else (False,)
     tiles = (0, TILE) if needs.pixels > TILE**2 else (0,)
@@ -295,11 +297,16 @@ def quantize(module: nn.Module) -> None:
     Raises:
         LyraError: torchao is not installed.
     """
+    quantize_, config = _import_torchao()
+    quantize_(module, config())
+
+
+def _import_torchao() -> tuple[Any, Any]:
     try:
         from torchao.quantization import Int8WeightOnlyConfig, quantize_
     except ImportError:
         raise LyraError("8-bit weights need torchao, which is not installed: pip install torchao") from None
-    quantize_(module, Int8WeightOnlyConfig())
+    return quantize_, Int8WeightOnlyConfig
 
 
 def require_compiler(device: str) -> None:

@@ -71,6 +71,7 @@ MINI = Recipe(
         token_patch=4,
         splats_per_token=16,
         splat_frames=1,
+        time_conditioning=True,
         geometry="cache",
         near=0.1,
         far=100.0,

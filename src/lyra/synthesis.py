@@ -91,7 +91,7 @@ def synthesize(
     Raises:
         LyraError: ``folder`` holds clips of another teacher, tokenizer or depth network.
     """
-    _claim_folder(model, folder)
+    claim_folder(model, folder)
     paths = []
     for seed, image in tqdm(images, desc="synthesize"):
         path = folder / f"{seed:07d}.safetensors"
@@ -113,7 +113,7 @@ def synthesize(
     return paths
 
 
-def _claim_folder(model: Model, folder: Path) -> None:
+def claim_folder(model: Model, folder: Path) -> None:
     """Notes which weights the clips are made with, or compares with the note."""
     parts = ("vae/", "transformer/", "depth/", "text/")
     used = {name: value for name, value in model.config.checksums.items() if name.startswith(parts)}

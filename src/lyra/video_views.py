@@ -77,7 +77,11 @@ class VideoViews:
 
     def save(self, path: Path) -> None:
         """Writes one safetensors file; the first picture under the names of a still scene's input view."""
-        tensors = {
+        save_tensors(self.tensors(), path)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is written of it."""
+        return {
             "image": self.images[0],
             "depth": self.depth[0],
             "intrinsics": self.cameras.intrinsics[0],
@@ -91,7 +95,6 @@ class VideoViews:
             "video.backdrop_depth": self.backdrop_depth,
             "video.seconds": torch.tensor(self.seconds, dtype=torch.float64),
         }
-        save_tensors(tensors, path)
 
     @classmethod
     def load(cls, path: Path) -> "VideoViews":

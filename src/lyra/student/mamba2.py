@@ -4,6 +4,9 @@ Source: Dao & Gu 2024 (Mamba-2); block layout as in Lyra's decoder. Golden ``lyr
 """
 
 import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -130,6 +133,8 @@ class MambaBlock(nn.Module):
         segment = segment or (GPU_SEGMENT if x.is_cuda else CPU_SEGMENT)
         parts = x.split(segment, dim=1)
         projected = [self.in_proj(self.norm(part)) for part in parts]
+        if not torch.is_grad_enabled() and not x.is_cuda and torch.get_num_threads() > 1:
+            return self._scan_on_two_threads(parts, projected)
         forward, backward = (scan for scan in self.scans if isinstance(scan, Scan))
         memory = forward.start(projected[0])
         mixed = []
@@ -145,3 +150,42 @@ class MambaBlock(nn.Module):
             projected.pop()
             mixed.pop()
         return torch.cat(outputs[::-1], dim=1)
+
+    def _scan_on_two_threads(self, parts: tuple[Tensor, ...], projected: list[Tensor]) -> Tensor:
+        """Each direction on its own thread: one chunk's products are too small for two cores.
+
+        The directions meet in the middle. In the second half each finds the other's result and makes the output.
+        """
+        results = list(projected)  # the projection, then one direction's result, then the output
+        middle = len(parts) // 2
+
+        def walk(scan: Scan, memory: ScanMemory, indices: range, sums: bool) -> ScanMemory:
+            with torch.no_grad():  # of a thread
+                for index in indices:
+                    part = projected[index].flip(1) if indices.step < 0 else projected[index]
+                    y, memory = scan.scan(part, memory)
+                    y = y.flip(1) if indices.step < 0 else y
+                    if sums:
+                        projected[index] = y.new_empty(0)  # a long sequence's are gigabytes
+                        y = parts[index] + self.out_proj(results[index] + y)
+                    results[index] = y
+            return memory
+
+        scans = [scan for scan in self.scans if isinstance(scan, Scan)]
+        memories = [scan.start(projected[0]) for scan in scans]
+        firsts, lasts = range(middle), range(middle, len(parts))
+        with _shared_threads(2), ThreadPoolExecutor(2) as pool:
+            memories = list(pool.map(walk, scans, memories, (firsts, lasts[::-1]), (False, False)))
+            list(pool.map(walk, scans, memories, (lasts, firsts[::-1]), (True, True)))
+        return torch.cat(results, dim=1)
+
+
+@contextmanager
+def _shared_threads(count: int) -> Iterator[None]:
+    """Divides torch's threads, a setting of the whole process, among some threads of Python."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before // count))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from lyra.cache import MAX_DEPTH
 from lyra.cameras import Cameras
 from lyra.dynamic import DynamicGaussians, separate
 from lyra.gaussians import Gaussians
@@ -25,7 +26,8 @@ BEHIND = 0.1
 """A point is hidden from the input view where it lies behind all that shows around it by more than this share."""
 _AROUND = 2
 """Pixels around a point's own in which the input view must be nearer: edges of depth are not exact."""
-_SHOWN = 0.05
+_SKY = 0.9 * MAX_DEPTH
+SHOWN = 0.05
 """Least value of ``BaseSurface.shown`` at any moment for which a Gaussian is considered at all."""
 
 
@@ -41,6 +43,15 @@ class Source:
     """What never changes, in this clip or any other of the same video."""
     cameras: Cameras
     """One a frame."""
+
+
+def with_times(decoder: GaussianDecoder) -> GaussianDecoder:
+    """A decoder of the same weights that takes times, which as yet change nothing."""
+    twin = GaussianDecoder(replace(decoder.config, time_conditioning=True))
+    missing, unexpected = twin.load_state_dict(decoder.state_dict(), strict=False)
+    if unexpected or not all(name.startswith(("source_time", "target_time")) for name in missing):
+        raise ValueError(f"weights that do not fit: {missing} {unexpected}")
+    return twin.eval()
 
 
 def at_every_frame(decoder: GaussianDecoder, temporal: int) -> GaussianDecoder:
@@ -108,7 +119,7 @@ def show_at(
     points = inputs.ray_origins[0] + base.distance[0][..., None] * inputs.ray_directions[0]
     # What may belong to other moments than its own: at some frames, what a trajectory adds, and the input's backdrop.
     lasting = torch.zeros_like(added, dtype=torch.bool)
-    lasting[:, ::key] = added[:, ::key] > _SHOWN
+    lasting[:, ::key] = added[:, ::key] > SHOWN
     if bool(still.any()):
         lasting[0] &= ~source.moving
     places = lasting.nonzero()
@@ -137,7 +148,8 @@ def is_hidden(points: Float[Tensor, "point 3"], source: Source, frame: int) -> B
     inside = (u >= 0) & (u < width) & (v >= 0) & (v < height) & (z > 0)
     farthest = F.max_pool2d(source.depth[frame][None], 2 * _AROUND + 1, stride=1, padding=_AROUND)[0]
     there = farthest[v.long().clamp(0, height - 1), u.long().clamp(0, width - 1)]
-    return ~inside | (z > there * (1 + BEHIND))
+    # The sky cannot be in front of anything: who looks past an edge of it sees more of it.
+    return ~inside | (z > there * (1 + BEHIND)) | (z > _SKY)
 
 
 @torch.no_grad()
@@ -162,7 +174,7 @@ def decode_moments(
     frames = len(source.depth)
     shown = show_at(inputs, source, range(frames), tokenizer.spec.temporal)
     groups = [range(first, min(first + batch, frames)) for first in range(0, frames, batch)]
-    candidates = (shown.amax(0) > _SHOWN).flatten().nonzero()[:, 0]
+    candidates = (shown.amax(0) > SHOWN).flatten().nonzero()[:, 0]
     parts = [
         decode_candidates(decoder, aim(inputs, group, shown[group.start : group.stop], tokenizer), candidates)
         for group in groups

@@ -18,6 +18,7 @@ from lyra.errors import LyraError
 from lyra.losses import LossWeights
 from lyra.model import Model, load, save
 from lyra.recipe import MINI, Recipe, create_model
+from lyra.student.moments import with_times
 from lyra.synthesis import load_scene_clips, synthesize
 from lyra.teacher.departure import measure_spread
 from lyra.tokenizer import LinearTokenizer, fit_linear_tokenizer
@@ -31,22 +32,28 @@ from lyra.training.denoiser import (
 )
 from lyra.training.depth import DepthObjective, depth_loss, depth_strip, freeze_early_stages, prepare_frames
 from lyra.training.loop import CHECKPOINT, LoopConfig, fit
+from lyra.training.moments import MomentObjective, MovingSet, moment_loss
+from lyra.training.moving_clips import render_source_video
 from lyra.training.perceptual import FeatureDistance
 from lyra.training.signals import tokenizer_signals
 from lyra.training.world_clips import (
     FIRST_IMAGE_SEED,
     FIRST_TRAINING_SEED,
+    FIRST_VIDEO_SEED,
     WorldClip,
     load_world_clips,
     prepare_world_clips,
     render_input_view,
 )
+from lyra.video_synthesis import load_moving_scene, synthesize_videos
 
 DEPTH_LOOP = LoopConfig(learning_rate=1e-3, ema=0.998)
 DENOISER_LOOP = LoopConfig(learning_rate=8e-4, ema=0.998)
 DECODER_LOOP = LoopConfig(learning_rate=3e-4, ema=0.995)
+MOMENTS_LOOP = LoopConfig(learning_rate=3e-4, ema=0.995)
 DEPTH_OBJECTIVE, DENOISER_OBJECTIVE = DepthObjective(), DenoiserObjective()
 DECODER_OBJECTIVE = DecoderObjective(weights=LossWeights(perceptual=0.02))
+MOMENT_OBJECTIVE = MomentObjective()
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,8 @@ class Workspace:
     """Single images that the teacher imagines clips of."""
     views: int = 3000
     """Single views of worlds that the depth network learns from."""
+    videos: int = 40
+    """Videos of moving worlds that the teacher imagines clips of."""
 
     @property
     def model_folder(self) -> Path:
@@ -87,6 +96,13 @@ class Workspace:
         seeds = range(FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + (worlds or self.worlds))
         paths = prepare_world_clips(self.folder / "worlds", seeds, 2, teacher.frames, teacher.height, teacher.width)
         return list(load_world_clips(paths))
+
+    def video_frames(self) -> Iterator[tuple[int, Float[Tensor, "time 3 height width"]]]:
+        """Videos of moving worlds from a still camera: the inputs of self-distillation over time."""
+        teacher = self.recipe.teacher
+        for seed in range(FIRST_VIDEO_SEED, FIRST_VIDEO_SEED + self.videos):
+            clip = render_source_video(seed, teacher.frames, teacher.height, teacher.width)
+            yield seed, clip.video.float() / 255
 
     def images(self) -> Iterator[tuple[int, UInt8[Tensor, "3 height width"]]]:
         """Input views of worlds that nothing else is trained on: the single images of self-distillation."""
@@ -192,4 +208,42 @@ def train_decoder(
         loop,
         lambda: decoder_strip(model.decoder, data, range(min(3, len(paths)))),
     )
+    _update(workspace, decoder=model.decoder)
+
+
+def synthesize_moving(workspace: Workspace) -> list[Path]:
+    """Runs the workspace's teacher on its videos."""
+    return synthesize_videos(workspace.load_model(), workspace.video_frames(), workspace.folder / "videos")
+
+
+def train_moments(
+    workspace: Workspace,
+    loop: LoopConfig = MOMENTS_LOOP,
+    objective: MomentObjective = MOMENT_OBJECTIVE,
+    still: DecoderObjective = DECODER_OBJECTIVE,
+) -> None:
+    """Goes on from the student of still scenes with what ``synthesize_moving`` has made.
+
+    Every third step is one of a still scene, so that those are not forgotten.
+    """
+    model = workspace.load_model()
+    if not model.decoder.config.time_conditioning:
+        model = replace(model, decoder=with_times(model.decoder))
+    videos = sorted((workspace.folder / "videos").glob("*.safetensors"))
+    photos = sorted((workspace.folder / "clips").glob("*.safetensors"))
+    if not videos or not photos:
+        raise LyraError(
+            f"no videos or no clips in {workspace.folder}: run lyra synthesize and lyra synthesize --videos"
+        )
+    moving = MovingSet([load_moving_scene(path, model) for path in videos], model)
+    edges = workspace.recipe.teacher.edges
+    scenes = SceneSet([load_scene_clips(path) for path in photos], model.tokenizer, model.decoder, edges)
+    features = FeatureDistance() if objective.weights.perceptual or still.weights.perceptual else None
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        if step % 3 == 2:
+            return decoder_loss(model.decoder, scenes, still, step, features)
+        return moment_loss(moving.decoder, moving, objective, step, features)
+
+    fit(model.decoder, loss, workspace.folder / "moments", loop)
     _update(workspace, decoder=model.decoder)

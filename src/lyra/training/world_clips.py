@@ -22,6 +22,8 @@ FIRST_TRAINING_SEED = 100_000
 """Seeds below it are for tests and evaluation; training never sees them."""
 FIRST_IMAGE_SEED = 200_000
 """From here on worlds give the single images of self-distillation and nothing else."""
+FIRST_VIDEO_SEED = 300_000
+"""From here on moving worlds give its videos."""
 
 
 @dataclass(frozen=True)

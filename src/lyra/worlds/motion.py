@@ -116,8 +116,8 @@ def _try_world(rng: Generator, base: World) -> MovingWorld | None:
     if not movers:
         return None
     world = scenery.world
-    for mover in movers:
-        world = _joined(world, mover.objects)
+    for number, mover in enumerate(movers, int(base.groups.max()) + 1):
+        world = _joined(world, replace(mover.objects, groups=torch.full_like(mover.objects.groups, number)))
     paths = torch.from_numpy(np.concatenate([mover.paths for mover in movers])).float()
     centers, yaws = world.centers.clone(), world.yaws.clone()
     centers[-len(paths) :], yaws[-len(paths) :] = paths[:, 0, :3], paths[:, 0, 3]

@@ -211,8 +211,8 @@ def draw_track(rng: Generator, style: Style, start: np.ndarray, end: np.ndarray,
     place = (1 - e) ** 2 * start + 2 * e * (1 - e) * middle + e**2 * end
     lift, spin = np.zeros(KEYS), rng.uniform(-0.6, 0.6)
     if style == "bounce":
-        hops = (rng.uniform(1, 3) * t + rng.uniform(0, 1)) % 1
-        lift = extent[1] * rng.uniform(0.8, 2.0) * 4 * hops * (1 - hops)
+        hops = (rng.uniform(1, 2.5) * t + rng.uniform(0, 1)) % 1
+        lift = extent[1] * rng.uniform(0.6, 1.6) * 4 * hops * (1 - hops)
         spin = rng.uniform(-3, 3)
     elif style == "turn":
         spin = rng.choice([-1, 1]) * rng.uniform(1.5, 5.0)

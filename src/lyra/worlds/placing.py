@@ -90,7 +90,6 @@ def _drawn_objects(world: World, draft: Draft, names: int) -> World:
     """The objects of a draft, as parts of a world whose atlas has this many textures before theirs."""
     kinds, centers, halves, yaws, _ = zip(*draft.objects, strict=True)
     textures, mappings, tints, glows = zip(*draft.surfaces, strict=True)
-    group = int(world.groups.max()) + 1
 
     def after_sides(name: str, values: Tensor) -> Tensor:
         return torch.cat([getattr(world, name)[:6], values])
@@ -101,7 +100,7 @@ def _drawn_objects(world: World, draft: Draft, names: int) -> World:
         centers=tensor(centers),
         half_sizes=tensor(halves),
         yaws=tensor(yaws),
-        groups=torch.full((len(kinds),), group),
+        groups=torch.zeros(len(kinds), dtype=torch.long),
         textures=after_sides("textures", torch.tensor(textures) + names),
         mappings=after_sides("mappings", tensor(mappings)),
         tints=after_sides("tints", tensor(tints)),
@@ -226,7 +225,9 @@ def _propose_new(rng: Generator, scenery: Scenery, share: float, still: bool, na
     wide = 2 * float(body.extent[::2].mean())
     if distance < 0.7 * wide and style not in ("turn", "bounce"):
         return None
-    target = start[::2] + way * min(1.0, rng.uniform(1.5, 4.0) * max(wide, 0.6 * size) / max(distance, 1e-6))
+    # At most about the view's width, and not so many times its own size that frames have nothing in common.
+    reach = min(0.9 * far, rng.uniform(1.5, 4.0) * max(wide, 0.6 * size))
+    target = start[::2] + way * min(1.0, reach / max(distance, 1e-6))
     track = draw_track(rng, style, start[::2], target, body.extent)
     textures = tuple(name for name, _ in draft.textures)
     return _finish(world, _drawn_objects(world, draft, names), body, track, float(start[1]), textures), support
