@@ -251,7 +251,7 @@ def test_a_batch_is_its_clips_within_rounding(generate: Run, plain: Path):
 
 
 def test_eight_bit_needs_its_package(generate: Run, capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "torchao", None)
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     assert "pip install torchao" in refusal(generate, capsys, tmp_path, "--eight-bit")
 
 

@@ -182,7 +182,7 @@ def test_weights_are_counted_in_bytes():
 
 
 def test_eight_bits_without_the_package_say_what_to_install(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "torchao", None)
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     with pytest.raises(LyraError, match="pip install torchao"):
         quantize(nn.Linear(2, 2))
 
@@ -223,6 +223,6 @@ def test_what_compiling_needs_is_said_in_the_plan(tmp_path: Path, monkeypatch: p
 
 
 def test_a_missing_package_for_8_bits_is_said_in_the_plan(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "torchao", None)
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     with pytest.raises(LyraError, match="pip install torchao"):
         plan(GEN3C, gpu(80), MemoryWish(eight_bit=True))

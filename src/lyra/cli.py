@@ -13,11 +13,13 @@ from tyro.extras import SubcommandApp
 from lyra.camera_paths import Look
 from lyra.errors import LyraError
 from lyra.memory import MemoryWish
+from lyra.times import TimeOptions
 from lyra.trajectories import TRAJECTORY_NAMES
 
 Out = Annotated[Path, arg(aliases=["-o"], help="Where the result goes.")]
 
 _AS_FITS = MemoryWish()
+_WHOLE_TIME = TimeOptions()
 
 app = SubcommandApp()
 
@@ -106,19 +108,57 @@ def generate(
 
 
 @app.command
-def render(scene: Positional[Path], /, out: Out, *, cameras: str = "fly", frames: int = 96, size: int = 512) -> None:
-    """Renders a scene along a camera path to a video.
+def render(
+    scene: Positional[Path],
+    /,
+    out: Out,
+    *,
+    cameras: str = "fly",
+    frames: int = 96,
+    size: int = 512,
+    fps: int = 24,
+    time: Annotated[TimeOptions, arg(name="")] = _WHOLE_TIME,
+    freeze: float | None = None,
+) -> None:
+    """Renders a scene along a camera path to a video; a dynamic one while its time runs.
 
     Args:
         scene: A scene folder or a PLY file.
         out: Video file (.mp4).
-        cameras: "fly", one of the six trajectories, or a JSON file of cameras.
-        frames: Frames of a preset path.
+        cameras: "fly", "still" (the input view), one of the six trajectories, or a JSON file of cameras.
+        frames: Frames of a preset path; more of them are slow motion.
         size: Shorter side of the video in pixels.
+        fps: Frames a second.
+        time: Which part of a dynamic scene's time is shown, and how often.
+        freeze: Time at which a dynamic scene stands still, in [0, 1].
     """
     from lyra.render_video import render_video
 
-    render_video(scene, out, cameras, frames, size)
+    if freeze is not None:
+        time = TimeOptions(freeze, freeze)
+    render_video(scene, out, cameras, frames, size, fps, time)
+
+
+@app.command
+def cut(
+    scene: Positional[Path],
+    /,
+    out: Out,
+    *,
+    times: tuple[float, float] | None = None,
+    box: tuple[float, float, float, float, float, float] | None = None,
+) -> None:
+    """Writes a part of a scene as a scene of its own.
+
+    Args:
+        scene: A scene folder or a PLY file.
+        out: Folder of the new scene.
+        times: Of a dynamic scene: first and last time that are kept, in [0, 1]; twice the same gives a still scene.
+        box: Lowest x y z and highest x y z that are kept, scene units (x right, y down, z forward).
+    """
+    from lyra.cutting import cut_scene
+
+    cut_scene(scene, out, times, box)
 
 
 @app.command

@@ -109,13 +109,13 @@ class Model:
             self.config.teacher,
         )
 
-    def generate(self, photo: Path | str, out: Path | str, **options) -> "Scene":
-        """Photo to scene; see :func:`lyra.pipeline.generate`."""
+    def generate(self, photo: Path | str | None, out: Path | str, **options) -> "Scene":
+        """Photo, video or text to scene; see :func:`lyra.pipeline.generate`."""
         # The pipeline is the one room that knows all others, this class among them.
         from lyra.pipeline import generate
         from lyra.runs import GenerateOptions
 
-        return generate(self, Path(photo), Path(out), GenerateOptions(**options))
+        return generate(self, None if photo is None else Path(photo), Path(out), GenerateOptions(**options))
 
 
 def load(name: str | Path, parts: Sequence[str] | None = None, precision: torch.dtype | None = None) -> Model:

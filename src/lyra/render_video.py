@@ -11,6 +11,7 @@ from lyra.cameras import Cameras
 from lyra.errors import LyraError
 from lyra.formats import load_cameras, save_video
 from lyra.scene import Scene
+from lyra.times import TimeOptions
 from lyra.trajectories import DISTANCE_RANGES, TRAJECTORY_NAMES, fly_through, trajectory_cameras
 
 FILM_SIZE = 512
@@ -21,7 +22,8 @@ _FILM_SECONDS = (3.0, 10.0)
 
 
 def choose_cameras(scene: Scene, cameras: str, frames: int, size: int) -> Cameras:
-    """Cameras of a preset ("fly" or a trajectory at the largest distance of its range), or of a JSON file.
+    """Cameras of a preset ("fly", "still" at the input view, or a trajectory at the largest distance of its range), or
+    of a JSON file.
 
     Raises:
         LyraError: neither a preset nor a readable file.
@@ -31,6 +33,8 @@ def choose_cameras(scene: Scene, cameras: str, frames: int, size: int) -> Camera
     height, width = round(view.height * factor), round(view.width * factor)
     if cameras == "fly":
         return fly_through(0.3, frames, view.intrinsics[0], view.height, view.width).resized(height, width)
+    if cameras == "still":
+        return view[[0] * frames].resized(height, width)
     for name in TRAJECTORY_NAMES:
         if cameras == name:
             path = trajectory_cameras(
@@ -38,26 +42,26 @@ def choose_cameras(scene: Scene, cameras: str, frames: int, size: int) -> Camera
             )
             return path.resized(height, width)
     if not Path(cameras).is_file():
-        raise LyraError(f"{cameras} is neither a file nor one of: fly, {', '.join(TRAJECTORY_NAMES)}")
+        raise LyraError(f"{cameras} is neither a file nor one of: fly, still, {', '.join(TRAJECTORY_NAMES)}")
     return load_cameras(Path(cameras), height, width)
 
 
-@torch.no_grad()
-def render_video(scene_path: Path, out: Path, cameras: str, frames: int, size: int, fps: int = 24) -> None:
+_WHOLE = TimeOptions()
+
+
+def render_video(
+    scene_path: Path, out: Path, cameras: str, frames: int, size: int, fps: int = 24, times: TimeOptions = _WHOLE
+) -> None:
     """Renders a scene folder or PLY along ``cameras`` to an mp4 file whose shorter side is ``size`` pixels.
 
     Raises:
-        LyraError: the scene, the cameras or the output will not do.
+        LyraError: the scene, the cameras, the times or the output will not do.
     """
     if frames < 2 or not 16 <= size <= 4096:
         raise LyraError("a video needs at least 2 frames and a size of 16 to 4096 pixels")
     scene = Scene.load(scene_path)
     path = choose_cameras(scene, cameras, frames, size)
-    images = [
-        scene.render(path[i : i + 1]).color[0]
-        for i in tqdm(range(len(path)), desc="render", unit="frame", mininterval=0.5)
-    ]
-    save_video(torch.stack(images).clamp(0, 1), out, fps=fps)
+    save_video(film_scene(scene, path, times.over(len(path))), out, fps=fps)
 
 
 def write_fly_through(scene: Scene, path: Path, movement: float = 0.3) -> None:

@@ -63,7 +63,7 @@ def generate_from_video(
         write_fly_through(scene, out / "scene.mp4")
         write_bullet(scene, out / "bullet.mp4")
         write_viewer(dynamic, out / "index.html", scene.input_camera, title=path.stem)
-        save_4dgs(dynamic, out / "scene.4dgs")
+        save_4dgs(dynamic, out / "scene.4dgs", scene.input_camera)
     provenance = {
         **describe_run(decided, options, timings),
         "input": describe_video(path, video),

@@ -22,6 +22,9 @@ from lyra.inputs import LARGEST_ASPECT, LARGEST_PIXELS, SMALLEST_SIDE, centre_cr
 
 __all__ = ["Video", "is_video", "load_video"]
 
+_DAMAGED = "is damaged or no video: export or download it again"
+_LEAST_WHOLE = 0.9
+"""Share of the length that a file gives itself that its frames must reach."""
 _BLACK = 3.0
 """Standard deviation in 8-bit levels, over all frames, below which a video shows nothing."""
 
@@ -92,17 +95,19 @@ def _open(path: Path) -> Any:
             raise LyraError(f"{path} is empty: export or download the video again")
         container = av.open(str(path))
     except (av.FFmpegError, ValueError):
-        raise LyraError(f"{path} is damaged or no video: export or download it again") from None
+        raise LyraError(f"{path} {_DAMAGED}") from None
     except OSError as error:
         raise LyraError(f"{path} cannot be read: {error.strerror or error}") from error
     if not container.streams.video:
-        raise LyraError(f"{path} has sound but no picture: give a video")
+        container.close()
+        found = "has sound but no picture: give a video" if container.streams.audio else _DAMAGED
+        raise LyraError(f"{path} {found}")
     container.streams.video[0].thread_type = "AUTO"
     return container
 
 
 def _decode(path: Path, notes: list[str] | None = None) -> Iterator[Any]:
-    """All frames that can be decoded; a file that ends early gives those before its end."""
+    """All whole frames that can be decoded; a file that ends early gives those before its end."""
     import av
 
     with _open(path) as container:
@@ -110,11 +115,32 @@ def _decode(path: Path, notes: list[str] | None = None) -> Iterator[Any]:
         size = (stream.codec_context.width, stream.codec_context.height)
         if size[0] * size[1] > LARGEST_PIXELS:
             raise LyraError(f"{path} is {size[0]}x{size[1]} pixels, too many: scale it down first")
+        end, whole = 0.0, True
         try:
-            yield from container.decode(stream)
+            for frame in container.decode(stream):
+                if not frame.is_corrupt:
+                    end = max(end, _end(frame, stream))
+                    yield frame
         except (av.FFmpegError, ValueError):
-            if notes is not None:
-                notes.append("its end is damaged or missing: only what comes before was used")
+            whole = False
+        if notes is not None and not (whole and end >= _LEAST_WHOLE * _declared_end(container)):
+            notes.append("its end is damaged or missing: only what comes before was used")
+
+
+def _end(frame: Any, stream: Any) -> float:
+    """Second until which a frame is shown."""
+    steps = [frame.duration * frame.time_base if frame.duration else 0, 1 / (stream.average_rate or 25)]
+    return (frame.time or 0.0) + float(max(steps))
+
+
+def _declared_end(container: Any) -> float:
+    """Second at which the file says that its picture ends; 0 where it does not say so."""
+    stream = container.streams.video[0]
+    if stream.duration is not None:
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    # A whole file's length may be its sound's.
+    alone = container.duration is not None and len(container.streams) == 1
+    return ((container.start_time or 0) + container.duration) / 1e6 if alone else 0.0
 
 
 def _read_times(path: Path, notes: list[str]) -> list[float]:
@@ -157,7 +183,7 @@ def _read_frames(
     size, crop = (0, 0), (0, 0, 0, 0)
     for number, frame in enumerate(_decode(path)):
         if number in wanted:
-            picture = frame.to_image()
+            picture = _with_square_pixels(frame)
             if frame.rotation:
                 picture = picture.rotate(frame.rotation, expand=True)
             size = picture.size
@@ -168,6 +194,15 @@ def _read_frames(
             break
     stacked = torch.from_numpy(np.stack([pictures[number] for number in picks]))
     return stacked.permute(0, 3, 1, 2).contiguous(), size, crop
+
+
+def _with_square_pixels(frame: Any) -> Image.Image:
+    """Frames of old cameras and discs are stored squashed; the wider of the two sizes is taken."""
+    picture, shape = frame.to_image(), frame.sample_aspect_ratio
+    if not shape or shape == 1 or not 1 / LARGEST_ASPECT < shape < LARGEST_ASPECT:
+        return picture
+    width, height = round(frame.width * max(shape, 1)), round(frame.height / min(shape, 1))
+    return picture.resize((width, height), Image.Resampling.BICUBIC)
 
 
 def _vipe_cameras(path: Path) -> Path | None:

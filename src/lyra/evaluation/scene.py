@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from lyra.cache import render_cache
 from lyra.cameras import Cameras
@@ -14,6 +15,7 @@ from lyra.formats import load_tensors
 from lyra.scene import Scene
 from lyra.synthesis import input_cache
 from lyra.teacher import TeacherConfig
+from lyra.video_views import VideoViews
 
 
 @torch.no_grad()
@@ -26,6 +28,7 @@ def evaluate_scene(folder: Path) -> dict[str, float | None]:
         ``visible_psnr``: over all frames, against the photo's own pixels warped by the predicted depth, where
         those land, dB; None where none do.
         ``seconds``, ``peak_memory_mb``: of the generation, as recorded; of its last leg after a resume.
+        Of a dynamic scene these are its first moment's, and there is more; see ``follow_input``.
 
     Raises:
         LyraError: the folder holds no finished scene.
@@ -51,10 +54,52 @@ def evaluate_scene(folder: Path) -> dict[str, float | None]:
         count += 3 * mask.sum().item()
         alphas.append((rendering.alpha > 0.5).float().mean())
     timings = scene.provenance["timings"]
-    return {
+    numbers = {
         "input_psnr": psnr(scene.render(camera).color[0], view["image"]),
         "coverage": torch.stack(alphas).mean().item(),
         "visible_psnr": -10 * math.log10(max(error / count, 1e-10)) if count else None,
         "seconds": round(sum(timings.values()), 3),
         "peak_memory_mb": scene.provenance["peak_memory_mb"],
+    }
+    if scene.dynamic is None:
+        return numbers
+    return numbers | follow_input(scene, VideoViews.load(folder / "clips/input.safetensors"))
+
+
+def follow_input(scene: Scene, views: VideoViews) -> dict[str, float | None]:
+    """How a dynamic scene shows its video, at the input camera.
+
+    Returns:
+        ``video_psnr``, ``least_psnr``: mean and least over all times, dB.
+        ``moving_psnr``, ``frozen_psnr``: the scene's, and that of the scene frozen at its first moment, on pixels that
+        move at the time or did at the first, mean over all times but the first.
+        ``flicker``, ``input_flicker``: mean absolute change from frame to frame on pixels that the input never
+        changes, of the scene and of the video itself, in 8-bit levels; None where there are none.
+    """
+    assert scene.dynamic is not None
+    count = len(views)
+    frames = torch.stack(
+        [scene.at(i / (count - 1)).render(views.cameras[i : i + 1]).color[0] for i in range(count)]
+    ).clamp(0, 1)
+    frozen = torch.stack([scene.at(0).render(views.cameras[i : i + 1]).color[0] for i in range(count)]).clamp(0, 1)
+    moved = views.moving | views.moving[:1]
+    later = [i for i in range(1, count) if bool(moved[i].any())]
+
+    def moving(shown: Tensor) -> float | None:
+        if not later:
+            return None
+        return sum(psnr(shown[i], views.images[i], moved[i][None]) for i in later) / len(later)
+
+    def flicker(shown: Tensor) -> float | None:
+        still = shown.diff(dim=0).abs()[..., views.still]
+        return 255 * still.mean().item() if still.numel() else None
+
+    each = [psnr(frames[i], views.images[i]) for i in range(count)]
+    return {
+        "video_psnr": sum(each) / count,
+        "least_psnr": min(each),
+        "moving_psnr": moving(frames),
+        "frozen_psnr": moving(frozen),
+        "flicker": flicker(frames),
+        "input_flicker": flicker(views.images),
     }

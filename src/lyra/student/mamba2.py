@@ -133,7 +133,9 @@ class MambaBlock(nn.Module):
         segment = segment or (GPU_SEGMENT if x.is_cuda else CPU_SEGMENT)
         parts = x.split(segment, dim=1)
         projected = [self.in_proj(self.norm(part)) for part in parts]
-        if not torch.is_grad_enabled() and not x.is_cuda and torch.get_num_threads() > 1:
+        # Autocast is a setting of each thread.
+        plain = not torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type)
+        if plain and not x.is_cuda and torch.get_num_threads() > 1:
             return self._scan_on_two_threads(parts, projected)
         forward, backward = (scan for scan in self.scans if isinstance(scan, Scan))
         memory = forward.start(projected[0])
