@@ -181,9 +181,11 @@ def _read_frames(
     wanted, last = set(picks), picks[-1]
     pictures: dict[int, np.ndarray] = {}
     size, crop = (0, 0), (0, 0, 0, 0)
+    with _open(path) as container:
+        shape = float(container.streams.video[0].sample_aspect_ratio or 1)
     for number, frame in enumerate(_decode(path)):
         if number in wanted:
-            picture = _with_square_pixels(frame)
+            picture = _with_square_pixels(frame.to_image(), shape)
             if frame.rotation:
                 picture = picture.rotate(frame.rotation, expand=True)
             size = picture.size
@@ -196,13 +198,12 @@ def _read_frames(
     return stacked.permute(0, 3, 1, 2).contiguous(), size, crop
 
 
-def _with_square_pixels(frame: Any) -> Image.Image:
-    """Frames of old cameras and discs are stored squashed; the wider of the two sizes is taken."""
-    picture, shape = frame.to_image(), frame.sample_aspect_ratio
-    if not shape or shape == 1 or not 1 / LARGEST_ASPECT < shape < LARGEST_ASPECT:
+def _with_square_pixels(picture: Image.Image, shape: float) -> Image.Image:
+    """Old cameras and discs store frames squashed; ``shape`` is a pixel's width over its height."""
+    if shape == 1 or not 1 / LARGEST_ASPECT < shape < LARGEST_ASPECT:
         return picture
-    width, height = round(frame.width * max(shape, 1)), round(frame.height / min(shape, 1))
-    return picture.resize((width, height), Image.Resampling.BICUBIC)
+    size = round(picture.width * max(shape, 1)), round(picture.height / min(shape, 1))
+    return picture.resize(size, Image.Resampling.BICUBIC)
 
 
 def _vipe_cameras(path: Path) -> Path | None:
