@@ -17,7 +17,7 @@ import tyro
 
 from lyra.bench.measure import describe_machine
 from lyra.training import parts
-from lyra.training.loop import CHECKPOINT, LOG
+from lyra.training.loop import CHECKPOINT, LOG, LoopConfig
 
 
 @dataclass(frozen=True)
@@ -31,25 +31,42 @@ class Recipe:
     """Of two clips each, for tokenizer and teacher."""
     views: int = 4000
     """Single pictures, for depth."""
+    moving_views: int = 600
+    """The same of moving worlds."""
     scenes: int = 250
     """Single pictures that the teacher imagines six clips of, for the student."""
     depth_steps: int = 4000
     denoiser_steps: int = 12000
+    videos: int = 60
+    """Videos of moving worlds that the teacher imagines twelve clips of, for the student's moments."""
     decoder_steps: int = 2000
+    moments_steps: int = 1200
 
 
 def run_legs(recipe: Recipe) -> None:
     """Runs parts in their order until the leg's minutes are over."""
-    workspace = parts.Workspace(recipe.run, worlds=recipe.worlds, scenes=recipe.scenes, views=recipe.views)
+    workspace = parts.Workspace(
+        recipe.run,
+        worlds=recipe.worlds,
+        scenes=recipe.scenes,
+        views=recipe.views,
+        moving_views=recipe.moving_views,
+        videos=recipe.videos,
+    )
     deadline = time.monotonic() + 60 * recipe.minutes
     legs = [
         ("tokenizer", None, lambda _: parts.train_tokenizer(workspace)),
         ("depth", recipe.depth_steps, lambda loop: parts.train_depth(workspace, loop)),
         ("denoiser", recipe.denoiser_steps, lambda loop: parts.train_denoiser(workspace, loop)),
-        ("clips", None, lambda _: parts.synthesize_clips(workspace)),
+        ("clips", recipe.scenes, lambda loop: parts.synthesize_clips(workspace, loop.minutes)),
         ("decoder", recipe.decoder_steps, lambda loop: parts.train_decoder(workspace, loop)),
+        ("videos", recipe.videos, lambda loop: parts.synthesize_moving(workspace, loop.minutes)),
+        ("moments", recipe.moments_steps, lambda loop: parts.train_moments(workspace, loop)),
     ]
-    loops = {"depth": parts.DEPTH_LOOP, "denoiser": parts.DENOISER_LOOP, "decoder": parts.DECODER_LOOP}
+    loops = {
+        **{"depth": parts.DEPTH_LOOP, "denoiser": parts.DENOISER_LOOP, "decoder": parts.DECODER_LOOP},
+        "moments": parts.MOMENTS_LOOP,
+    }
     for name, steps, train in legs:
         minutes = (deadline - time.monotonic()) / 60
         done = finished_steps(recipe.run / name)
@@ -57,9 +74,9 @@ def run_legs(recipe: Recipe) -> None:
             break
         if (steps is None and is_logged(recipe.run, name)) or (steps is not None and done >= steps):
             continue
-        warm = steps is not None and is_logged(recipe.run, name) and not (recipe.run / name / CHECKPOINT).exists()
+        warm = name in loops and is_logged(recipe.run, name) and not (recipe.run / name / CHECKPOINT).exists()
         began = time.monotonic()
-        train(replace(loops[name], steps=steps, minutes=minutes) if steps is not None else None)
+        train(replace(loops.get(name, LoopConfig()), steps=steps or LoopConfig.steps, minutes=minutes))
         row = {
             "part": name,
             "steps": [done, finished_steps(recipe.run / name)] if steps is not None else None,
@@ -73,9 +90,11 @@ def run_legs(recipe: Recipe) -> None:
 
 
 def finished_steps(folder: Path) -> int:
-    """Steps that a part's log holds."""
+    """Steps that a part's log holds, or scenes that were synthesized."""
     log = folder / LOG
-    return len(log.read_text().splitlines()) if log.exists() else 0
+    if log.exists():
+        return len(log.read_text().splitlines())
+    return len(list(folder.glob("*.safetensors"))) if not (folder / CHECKPOINT).exists() else 0
 
 
 def is_logged(run: Path, part: str) -> bool:

@@ -15,7 +15,7 @@ import lyra.training.world_clips
 from lyra.held_out import HELD_OUT, find_held_out
 from lyra.recipe import SMOKE
 from lyra.training.denoiser import DenoiserObjective
-from lyra.training.depth import DepthObjective
+from lyra.training.depth import FIRST_MOVING_VIEW_SEED, DepthObjective
 from lyra.training.loop import LoopConfig
 from lyra.training.parts import (
     DecoderObjective,
@@ -26,7 +26,7 @@ from lyra.training.parts import (
     train_depth,
     train_tokenizer,
 )
-from lyra.training.world_clips import FIRST_IMAGE_SEED, FIRST_TRAINING_SEED
+from lyra.training.world_clips import FIRST_IMAGE_SEED, FIRST_TRAINING_SEED, FIRST_VIDEO_SEED
 
 SOURCE = Path(__file__).parents[1] / "src" / "lyra"
 OPENED: list[str] = []
@@ -46,7 +46,7 @@ def needs_media() -> None:
 @pytest.fixture(scope="module")
 def training(tmp_path_factory: pytest.TempPathFactory):
     """A whole training of every part: the files it opened and made, and the seeds of the worlds it drew."""
-    workspace = Workspace(tmp_path_factory.mktemp("workspace"), SMOKE, worlds=3, scenes=1, views=6)
+    workspace = Workspace(tmp_path_factory.mktemp("workspace"), SMOKE, worlds=3, scenes=1, views=6, moving_views=2)
     loop = replace(LoopConfig(learning_rate=1e-3, ema=0.99), steps=1)
     seeds: list[int] = []
     # An audit hook sees every file that Python opens. It cannot be taken away again, only told not to listen.
@@ -131,7 +131,9 @@ def test_training_draws_no_world_of_the_tests(training):
     # Self-distillation's images come from worlds that nothing else saw, however large the workspace.
     largest = Workspace(workspace.folder)
     assert FIRST_TRAINING_SEED + max(largest.worlds, largest.views) <= FIRST_IMAGE_SEED
-    assert [seed for seed in seeds if seed >= FIRST_IMAGE_SEED] == [FIRST_IMAGE_SEED]
+    assert [seed for seed in seeds if FIRST_IMAGE_SEED <= seed < FIRST_VIDEO_SEED] == [FIRST_IMAGE_SEED]
+    assert largest.scenes + FIRST_IMAGE_SEED <= FIRST_VIDEO_SEED
+    assert largest.videos + FIRST_VIDEO_SEED <= FIRST_MOVING_VIEW_SEED
 
 
 def test_the_package_ships_nothing_that_is_held_out():

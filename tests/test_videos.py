@@ -1,7 +1,6 @@
 """Videos of every kind become frames at the model's shape; everything else is a one-line LyraError."""
 
 import hashlib
-import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -200,11 +199,18 @@ def test_odd_sizes_are_cropped_never_squashed(tmp_path, size):
 
 
 def test_a_very_large_video_is_read(tmp_path):
-    picture = np.repeat(np.repeat(quadrants(96, 54), 80, axis=0), 80, axis=1)
-    path = write_video(tmp_path / "clip.mkv", [picture, picture], "mjpeg", "yuvj420p")
-    video = load_video(path, 32, 32, 5)
+    planes = np.full((4320 * 3 // 2, 7680), 128, dtype=np.uint8)
+    planes[:4320, :3840] = 40
+    with av.open(str(tmp_path / "clip.mkv"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 7680, 4320, "yuvj420p"
+        for _ in range(2):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuvj420p")))
+        container.mux(stream.encode())
+    video = load_video(tmp_path / "clip.mkv", 32, 32, 5)
     assert video.source_size == (7680, 4320)
-    assert video.frames[0, :, 8, 8] * 255 == pytest.approx(RED, abs=6)
+    assert video.frames[0, :, 8, 8] * 255 == pytest.approx([40] * 3, abs=4)
+    assert video.frames[0, :, 8, 24] * 255 == pytest.approx([128] * 3, abs=4)
 
 
 # Cameras
@@ -370,7 +376,6 @@ def test_of_a_file_cut_in_the_middle_what_comes_before_is_used(tmp_path, name, c
     found = (video.frames[:, :, :, 5].mean((1, 2)) * 255).tolist()
     expected = [20 + 5 * 25 * video.seconds * step / 4 for step in range(5)]
     assert found == pytest.approx(expected, abs=8)
-    assert math.isfinite(sum(found))
 
 
 def test_without_its_package_the_way_to_install_it_is_named(tmp_path, monkeypatch):

@@ -392,7 +392,7 @@ class TrainingRun:
 
 @app.command
 def train(
-    part: Positional[Literal["tokenizer", "depth", "denoiser", "decoder"]],
+    part: Positional[Literal["tokenizer", "depth", "denoiser", "decoder", "moments"]],
     /,
     *,
     run: Path | None = None,
@@ -403,7 +403,7 @@ def train(
     """Trains one part of a model; continues what the run's folder holds.
 
     Args:
-        part: In the order tokenizer, depth, denoiser, (lyra synthesize), decoder.
+        part: In the order tokenizer, depth, denoiser, (lyra synthesize), decoder, (lyra synthesize --videos), moments.
         run: Workspace folder: model, data and one run folder a part; runs/SIZE when left out.
         size: Which recipe.
         leg: Length.
@@ -423,6 +423,8 @@ def train(
             parts.train_denoiser(workspace, replace(parts.DENOISER_LOOP, **given))
         case "decoder":
             parts.train_decoder(workspace, replace(parts.DECODER_LOOP, **given))
+        case "moments":
+            parts.train_moments(workspace, replace(parts.MOMENTS_LOOP, **given))
 
 
 @app.command
@@ -432,21 +434,25 @@ def synthesize(
     size: Literal["mini", "smoke"] = "mini",
     worlds: int = 400,
     scenes: int = 120,
+    videos: int = 0,
 ) -> None:
-    """Lets the teacher imagine clips of single images, for training the decoder.
+    """Lets the teacher imagine clips of single images, or of videos, for training the decoder.
 
     Args:
         run: Workspace folder; runs/SIZE when left out.
         size: Which recipe.
         worlds: How many procedural worlds the workspace has.
         scenes: How many images.
+        videos: How many videos, in place of images; each gives twelve clips.
     """
     from lyra.recipe import MINI, SMOKE
     from lyra.training import parts
 
-    parts.synthesize_clips(
-        parts.Workspace(run or Path("runs") / size, MINI if size == "mini" else SMOKE, worlds, scenes)
-    )
+    recipe, folder = MINI if size == "mini" else SMOKE, run or Path("runs") / size
+    if videos:
+        parts.synthesize_moving(parts.Workspace(folder, recipe, worlds, scenes, videos=videos))
+    else:
+        parts.synthesize_clips(parts.Workspace(folder, recipe, worlds, scenes))
 
 
 @app.command

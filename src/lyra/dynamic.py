@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lyra.errors import LyraError
-from lyra.gaussians import Gaussians, merge
+from lyra.gaussians import Gaussians, covariances, merge
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ STILL_COLOR = 0.04
 """Largest change of color."""
 STILL_STEP = 1.0
 """Largest way of its centre in its own largest standard deviation."""
+STILL_SHAPE = 0.3
+"""Largest change of an entry of its covariance in its own largest variance: a tenth of its size either way."""
 
 
 def still(series: Gaussians) -> Bool[Tensor, "splat"]:
@@ -106,8 +109,12 @@ def still(series: Gaussians) -> Bool[Tensor, "splat"]:
         return values.amax(0) - values.amin(0)
 
     way = change(series.means).norm(dim=-1) / series.scales.amax(0).amax(-1)
+    shape = change(covariances(series)).amax((-2, -1)) / series.scales.amax((0, -1)).square()
     return (
-        (change(series.opacities) < STILL_OPACITY) & (change(series.colors).amax(-1) < STILL_COLOR) & (way < STILL_STEP)
+        (change(series.opacities) < STILL_OPACITY)
+        & (change(series.colors).amax(-1) < STILL_COLOR)
+        & (way < STILL_STEP)
+        & (shape < STILL_SHAPE)
     )
 
 
@@ -124,8 +131,10 @@ def separate(
     """
     steady = still(series)
     mean = series.map(lambda tensor: tensor[:, steady].mean(0))
-    norm = mean.quaternions.norm(dim=-1, keepdim=True).clamp(min=1e-8)
-    static = Gaussians(mean.means, mean.scales, mean.quaternions / norm, mean.opacities, mean.colors)
+    # A quaternion and its opposite are one rotation.
+    turns = series.quaternions[:, steady]
+    turns = F.normalize((turns * (turns * turns[:1]).sum(-1, keepdim=True).sign()).mean(0), dim=-1)
+    static = replace(mean, quaternions=turns)
     static = static.select(static.opacities >= faintest)
     moments = []
     for index in range(len(times)):
@@ -137,13 +146,34 @@ def separate(
 def join(parts: Sequence[DynamicGaussians], seconds: float) -> DynamicGaussians:
     """Successive parts of one scene, each beginning with the moment at which the one before it ends.
 
-    What stays is the first part's throughout: the others show the same still places.
+    What stays is the first part's throughout. What stays in another where the first has nothing, since it shows other
+    places or something was in front of them, is there during that part.
 
     Args:
         parts: With moments that are evenly spaced in time.
         seconds: How long the whole lasts.
     """
-    moments = list(parts[0].moments)
+    static, moments = parts[0].static, list(parts[0].moments)
     for part in parts[1:]:
-        moments += part.moments[1:]
-    return DynamicGaussians(parts[0].static, tuple(moments), torch.linspace(0, 1, len(moments)), seconds)
+        more = part.static.select(~_near(part.static.means, static.means))
+        moments += [merge([more, moment]) for moment in part.moments[1:]]
+    return DynamicGaussians(static, tuple(moments), torch.linspace(0, 1, len(moments)), seconds)
+
+
+_CELL = 0.02
+"""Side of a cell in which Gaussians are neighbours: radians, seen from the origin, and share of the distance."""
+
+
+def _near(points: Float[Tensor, "point 3"], known: Float[Tensor, "other 3"]) -> Bool[Tensor, "point"]:
+    """Which points have a known one in their cell or beside it."""
+
+    def cells(places: Tensor) -> Tensor:
+        distance = places.norm(dim=-1, keepdim=True).clamp(min=1e-3)
+        return (torch.cat([places / distance, distance.log()], dim=-1) / _CELL).floor().long()
+
+    def keys(places: Tensor) -> Tensor:
+        return ((places + (1 << 14)) << torch.tensor([45, 30, 15, 0])).sum(-1)
+
+    around = torch.cartesian_prod(*[torch.arange(-1, 2)] * 4)
+    taken = (cells(known).unique(dim=0)[:, None] + around).flatten(0, 1)
+    return torch.isin(keys(cells(points)), keys(taken).unique())

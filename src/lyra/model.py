@@ -201,9 +201,12 @@ def _save_part(model: Model, part: str, folder: Path) -> None:
             save_tokenizer(model.tokenizer, folder)
         case "transformer":
             full = model.transformer.dtype == torch.float32
-            (model.transformer.half() if full else model.transformer).save_pretrained(folder)
             if full:
+                # Files that fit through narrow channels, between the legs of a training too.
+                model.transformer.half().save_pretrained(folder, max_shard_size=_SMALL_SHARD)
                 model.transformer.float()
+            else:
+                model.transformer.save_pretrained(folder)
             forget_origin(folder / "config.json")
         case "scheduler":
             model.scheduler.save_pretrained(folder)
@@ -213,6 +216,10 @@ def _save_part(model: Model, part: str, folder: Path) -> None:
             save_module(model.depth, model.depth.config, folder)
         case "decoder":
             save_module(model.decoder, model.decoder.config, folder)
+
+
+_SMALL_SHARD = "14MB"
+"""Of the networks that the project trains itself."""
 
 
 def forget_origin(path: Path) -> None:

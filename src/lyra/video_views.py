@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lyra.cache import build_cache, render_cache
+from lyra.cache import build_cache, fill_holes, render_cache
 from lyra.cameras import Cameras
 from lyra.depth import DepthEstimator, scene_depth
 from lyra.depth.alignment import align_depth
@@ -155,8 +155,10 @@ def find_backdrop(
 def _still_camera(estimator: DepthEstimator, video: Video, start: InputViews) -> VideoViews:
     backdrop, moving = find_backdrop(video.frames)
     depths = [_predict(estimator, frame) for frame in video.frames]
+    # Sky that comes and goes would tear holes: it is where most pictures have it.
+    sky = torch.stack([depth >= _SKY for depth in depths]).float().mean(0) > 0.5
     # The backdrop has the first picture's scale, by what both show.
-    behind = _align(_predict(estimator, backdrop), start.depth[0], ~moving[0])
+    behind = _without_sky(_align(_predict(estimator, backdrop), start.depth[0], ~moving[0]), ~sky)
     still = ~moving.any(0)
     aligned = []
     for index, depth in enumerate(depths):
@@ -166,6 +168,7 @@ def _still_camera(estimator: DepthEstimator, video: Video, start: InputViews) ->
             depth = torch.minimum(_align(depth, behind, known), behind)
         else:
             depth = _align(depth, aligned[-1] if aligned else start.depth[0], torch.ones_like(known))
+        depth = torch.where((depth >= _SKY) & ~sky, behind, depth)
         aligned.append(torch.where(still, behind, depth))
     count = len(video.frames)
     cameras = start.cameras[[0] * count]
@@ -202,6 +205,16 @@ def _predict(estimator: DepthEstimator, image: Float[Tensor, "3 height width"]) 
         return scene_depth(estimator.predict(image))
     except ValueError as error:
         raise LyraError(f"no depth can be found in a frame ({error}): give another video") from error
+
+
+def _without_sky(depth: Tensor, solid: Tensor) -> Float[Tensor, "height width"]:
+    """Depth in which some pixels are no sky, but as far as what surrounds them."""
+    wrong = solid & (depth >= _SKY)
+    known = (depth < _SKY).float()
+    if not bool(wrong.any()) or not bool(known.any()):
+        return depth
+    filled = fill_holes((depth.log() * known)[None, None], known[None])[0, 0].exp()
+    return torch.where(wrong, filled, depth)
 
 
 def _align(depth: Tensor, target: Tensor, known: Tensor) -> Float[Tensor, "height width"]:

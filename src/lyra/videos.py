@@ -99,8 +99,8 @@ def _open(path: Path) -> Any:
     except OSError as error:
         raise LyraError(f"{path} cannot be read: {error.strerror or error}") from error
     if not container.streams.video:
-        container.close()
         found = "has sound but no picture: give a video" if container.streams.audio else _DAMAGED
+        container.close()
         raise LyraError(f"{path} {found}")
     container.streams.video[0].thread_type = "AUTO"
     return container
@@ -108,9 +108,9 @@ def _open(path: Path) -> Any:
 
 def _decode(path: Path, notes: list[str] | None = None) -> Iterator[Any]:
     """All whole frames that can be decoded; a file that ends early gives those before its end."""
-    import av
-
     with _open(path) as container:
+        import av
+
         stream = container.streams.video[0]
         size = (stream.codec_context.width, stream.codec_context.height)
         if size[0] * size[1] > LARGEST_PIXELS:

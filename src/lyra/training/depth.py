@@ -1,5 +1,6 @@
 """The depth network learns from single views of worlds with exact depth."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from lyra.cameras import Cameras, intrinsics_from_fov
 from lyra.depth import DepthNet
 from lyra.formats import load_tensors, save_tensors
 from lyra.trajectories import noise_generator
-from lyra.worlds import render_world, sample_world
+from lyra.worlds import render_moving_world, render_world, sample_moving_world, sample_world
+
+FIRST_MOVING_VIEW_SEED = 350_000
+"""From here on moving worlds give views to learn depth from."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,10 @@ class DepthFrames:
 
 
 def render_frame(seed: int, size: int) -> tuple[UInt8[Tensor, "3 height width"], Float[Tensor, "height width"]]:
-    """The input view of a world, at a field of view between 40 and 75 degrees, a little moved and turned."""
+    """The input view of a world, at a field of view between 40 and 75 degrees, a little moved and turned.
+
+    Seeds from ``FIRST_MOVING_VIEW_SEED`` on are of moving worlds, which have people and animals, at some time.
+    """
     generator = noise_generator(seed, "depth view")
     draw = torch.rand(4, generator=generator)
     turn, tilt = ((draw[:2] - 0.5) * 0.3).tolist()
@@ -50,11 +57,14 @@ def render_frame(seed: int, size: int) -> tuple[UInt8[Tensor, "3 height width"],
     pose[:3, :3] = yaw @ torch.tensor([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
     fov = 40 + 35 * draw[2].item()
     camera = Cameras(pose[None], intrinsics_from_fov(fov, size, size)[None], size, size)
-    color, depth = render_world(sample_world(seed), camera)
+    if seed >= FIRST_MOVING_VIEW_SEED:
+        color, depth, _ = render_moving_world(sample_moving_world(seed), camera, draw[3:])
+    else:
+        color, depth = render_world(sample_world(seed), camera)
     return (color[0] * 255).round().to(torch.uint8), depth[0]
 
 
-def prepare_frames(folder: Path, seeds: range, size: int) -> DepthFrames:
+def prepare_frames(folder: Path, seeds: Sequence[int], size: int) -> DepthFrames:
     """Views of the given worlds, rendered on first use, one file a world."""
     images, depths = [], []
     for seed in tqdm(seeds, desc="views"):

@@ -5,9 +5,11 @@ part. Parts are trained in this order: tokenizer, depth, denoiser, then ``lyra s
 """
 
 import fcntl
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, UInt8
@@ -30,7 +32,14 @@ from lyra.training.denoiser import (
     denoiser_loss,
     encode_clips,
 )
-from lyra.training.depth import DepthObjective, depth_loss, depth_strip, freeze_early_stages, prepare_frames
+from lyra.training.depth import (
+    FIRST_MOVING_VIEW_SEED,
+    DepthObjective,
+    depth_loss,
+    depth_strip,
+    freeze_early_stages,
+    prepare_frames,
+)
 from lyra.training.loop import CHECKPOINT, LoopConfig, fit
 from lyra.training.moments import MomentObjective, MovingSet, moment_loss
 from lyra.training.moving_clips import render_source_video
@@ -50,6 +59,7 @@ from lyra.video_synthesis import load_moving_scene, synthesize_videos
 DEPTH_LOOP = LoopConfig(learning_rate=1e-3, ema=0.998)
 DENOISER_LOOP = LoopConfig(learning_rate=8e-4, ema=0.998)
 DECODER_LOOP = LoopConfig(learning_rate=3e-4, ema=0.995)
+Item = TypeVar("Item")
 MOMENTS_LOOP = LoopConfig(learning_rate=3e-4, ema=0.995)
 DEPTH_OBJECTIVE, DENOISER_OBJECTIVE = DepthObjective(), DenoiserObjective()
 DECODER_OBJECTIVE = DecoderObjective(weights=LossWeights(perceptual=0.02))
@@ -68,6 +78,8 @@ class Workspace:
     """Single images that the teacher imagines clips of."""
     views: int = 3000
     """Single views of worlds that the depth network learns from."""
+    moving_views: int = 600
+    """The same of moving worlds."""
     videos: int = 40
     """Videos of moving worlds that the teacher imagines clips of."""
 
@@ -146,7 +158,10 @@ def train_depth(
     if model.depth.config.multiplier == 1.0 and not (workspace.folder / "depth" / CHECKPOINT).exists():
         load_imagenet(model.depth.encoder)
     freeze_early_stages(model.depth)
-    seeds = range(FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + workspace.views)
+    seeds = [
+        *range(FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + workspace.views),
+        *range(FIRST_MOVING_VIEW_SEED, FIRST_MOVING_VIEW_SEED + workspace.moving_views),
+    ]
     frames = prepare_frames(workspace.folder / "views", seeds, round(8 / 7 * model.depth.config.size))
     fit(
         model.depth,
@@ -182,9 +197,20 @@ def train_denoiser(
     _update(workspace, transformer=model.transformer)
 
 
-def synthesize_clips(workspace: Workspace) -> list[Path]:
-    """Runs the workspace's teacher on its single images."""
-    return synthesize(workspace.load_model(), workspace.images(), workspace.folder / "clips")
+def synthesize_clips(workspace: Workspace, minutes: float = float("inf")) -> list[Path]:
+    """Runs the workspace's teacher on its single images; begins none after so many minutes."""
+    images = _until(workspace.images(), minutes)
+    return synthesize(workspace.load_model(), images, workspace.folder / "clips")
+
+
+def _until(items: Iterator[Item], minutes: float) -> Iterator[Item]:
+    """Items as long as there is time."""
+    deadline = time.monotonic() + 60 * minutes
+    while time.monotonic() < deadline:
+        try:
+            yield next(items)
+        except StopIteration:
+            return
 
 
 def train_decoder(
@@ -211,9 +237,10 @@ def train_decoder(
     _update(workspace, decoder=model.decoder)
 
 
-def synthesize_moving(workspace: Workspace) -> list[Path]:
-    """Runs the workspace's teacher on its videos."""
-    return synthesize_videos(workspace.load_model(), workspace.video_frames(), workspace.folder / "videos")
+def synthesize_moving(workspace: Workspace, minutes: float = float("inf")) -> list[Path]:
+    """Runs the workspace's teacher on its videos; begins none after so many minutes."""
+    videos = _until(workspace.video_frames(), minutes)
+    return synthesize_videos(workspace.load_model(), videos, workspace.folder / "videos")
 
 
 def train_moments(

@@ -22,13 +22,14 @@ def print_report(run: Path, rows: int) -> None:
     lines = [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
     if not lines:
         raise LyraError(f"{log} is empty: the run has not finished a step")
-    names = [name for name in lines[0] if name != "step"]
+    # Steps of one run may differ in what they log.
+    names = [name for name in dict.fromkeys(name for line in lines for name in line) if name != "step"]
     print(f"{'steps':>15} " + " ".join(f"{name:>13}" for name in names))
     size = max(1, -(-len(lines) // rows))
     for start in range(0, len(lines), size):
         part = lines[start : start + size]
-        means = (sum(line[name] for line in part) / len(part) for name in names)
-        steps = f"{part[0]['step']}..{part[-1]['step']}"
-        print(f"{steps:>15} " + " ".join(f"{mean:>13.5g}" for mean in means))
+        logged = ([line[name] for line in part if name in line] for name in names)
+        cells = (f"{sum(values) / len(values):>13.5g}" if values else f"{'-':>13}" for values in logged)
+        print(f"{part[0]['step']}..{part[-1]['step']}".rjust(15), *cells)
     minutes = sum(line["seconds"] for line in lines) / 60
     print(f"{len(lines)} steps, {minutes:.1f} minutes")
