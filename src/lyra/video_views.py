@@ -189,11 +189,10 @@ def _moving_camera(estimator: DepthEstimator, video: Video, start: InputViews) -
             video.frames[index - 1 : index] * 2 - 1, depths[-1][None], cameras[index - 1 : index], None
         )
         known = render_cache(before, cameras[index : index + 1])
-        depth = _predict(estimator, video.frames[index])
-        try:
-            depths.append(_align(depth, known.depth[0, 0], known.masks[0, 0] > 0))
-        except ValueError as error:
-            raise LyraError(f"frame {index} shows nothing of the frame before it: give a slower video") from error
+        seen = known.masks[0, 0] > 0
+        if int(seen.sum()) < _LEAST_KNOWN:
+            raise LyraError(f"frame {index} shows nothing of the frame before it: give a slower video")
+        depths.append(_align(_predict(estimator, video.frames[index]), known.depth[0, 0], seen))
     moving = torch.ones_like(video.frames[:, 0], dtype=torch.bool)
     return VideoViews(
         video.frames, torch.stack(depths), cameras, moving, ~moving[0], video.frames[0], depths[0], video.seconds
@@ -220,10 +219,12 @@ def _without_sky(depth: Tensor, solid: Tensor) -> Float[Tensor, "height width"]:
 def _align(depth: Tensor, target: Tensor, known: Tensor) -> Float[Tensor, "height width"]:
     """To a known depth's scale; sky stays where it is."""
     solid = known & (target < _SKY) & (depth < _SKY)
-    if int(solid.sum()) < 16:
+    if int(solid.sum()) < _LEAST_KNOWN:
         return depth
     return torch.where(depth < _SKY, align_depth(depth, target, solid), depth)
 
 
+_LEAST_KNOWN = 16
+"""Pixels by which a depth can be aligned."""
 _SKY = 99.0
 """Depths from here on are the sky's."""

@@ -368,7 +368,7 @@ def activate_cache(
         raise ValueError("this decoder corrects the cache's depth, but the inputs have no base surface")
     distance, color, scale, rotation, opacity = _split(raw)
     reach = (base.distance[..., None].log() + distance).exp().clamp(config.near, config.far)
-    footprint = reach * _of_cells(inputs.pixel_angle, reach)
+    footprint = reach * inputs.pixel_angle[:, :, None, None, None, None]
     upright = rotation.new_tensor([1.0, 0.0, 0.0, 0.0])
     opacities = torch.sigmoid(opacity[..., 0] + config.opacity_shift + config.novelty * (2 * base.novel - 1))
     if base.shown is not None:  # what does not belong to a moment is not there
@@ -380,11 +380,6 @@ def activate_cache(
         opacities=opacities,
         colors=(base.color + color).clamp(0, 1),
     )
-
-
-def _of_cells(angle: Tensor, reach: Tensor) -> Tensor:
-    """One angle a view, or one a cell, in the form of distances."""
-    return angle[..., None] if angle.ndim == reach.ndim - 1 else angle[:, :, None, None, None, None]
 
 
 @torch.no_grad()

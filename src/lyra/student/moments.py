@@ -152,7 +152,6 @@ def is_hidden(points: Float[Tensor, "point 3"], source: Source, frame: int) -> B
     return ~inside | (z > there * (1 + BEHIND)) | (z > _SKY)
 
 
-@torch.no_grad()
 def decode_moments(
     decoder: GaussianDecoder,
     inputs: StudentInputs,
@@ -161,7 +160,7 @@ def decode_moments(
     seconds: float,
     batch: int = 2,
 ) -> DynamicGaussians:
-    """Gaussians at every frame's time, pruned by their opacity pooled over all times, so that none flickers.
+    """Gaussians at every frame's time, what hardly changes stored once; see ``decode_series``.
 
     Args:
         decoder: From ``at_every_frame``.
@@ -170,6 +169,18 @@ def decode_moments(
         tokenizer: The teacher's.
         seconds: How long the video lasts.
         batch: Target times of one pass.
+    """
+    series = decode_series(decoder, inputs, source, tokenizer, batch)
+    return separate(series, frame_times(len(source.depth)), seconds)
+
+
+@torch.no_grad()
+def decode_series(
+    decoder: GaussianDecoder, inputs: StudentInputs, source: Source, tokenizer: Tokenizer, batch: int = 2
+) -> Gaussians:
+    """The same Gaussians at every frame's time, which is their leading axis.
+
+    They are pruned by their opacity pooled over all times (its largest), so that none comes and goes by its rank.
     """
     frames = len(source.depth)
     shown = show_at(inputs, source, range(frames), tokenizer.spec.temporal)
@@ -184,35 +195,41 @@ def decode_moments(
     if keep < len(series):
         best = series.opacities.amax(0).argsort(descending=True, stable=True)[:keep]
         series = series.map(lambda tensor: tensor[:, best])
-    return separate(series, frame_times(frames), seconds)
+    return series
 
 
 def decode_candidates(decoder: GaussianDecoder, inputs: StudentInputs, candidates: Int[Tensor, "splat"]) -> Gaussians:
     """Some of the Gaussians of all target times in one pass; the leading axis is the targets'."""
     raw = decoder.raw_gaussians(inputs)
-    assert inputs.base is not None
-    grid = raw.shape[1:-1]
-    angle = inputs.pixel_angle[:, :, None, None, None].expand(1, *grid)
-
-    def pick(tensor: Tensor, channels: int = 0) -> Tensor:
-        """[batch splat (channel)] in the form of a grid of one view and one frame."""
-        flat = tensor.flatten(1, -2) if channels else tensor.flatten(1)
-        return flat[:, candidates][:, None, None, None]
-
     base = inputs.base
+    assert base is not None
+    angle = inputs.pixel_angle[:, :, None, None, None].expand(1, *raw.shape[1:-1])
+
+    def pick(tensor: Tensor) -> Tensor:
+        """[batch view time height width (channel)] in the form of views of a single cell each."""
+        return tensor.flatten(1, 4)[:, candidates][:, :, None, None, None]
+
+    def repeat(tensor: Tensor) -> Tensor:
+        """Something else of as many views, which is not looked at."""
+        return tensor[:, :1].expand(-1, len(candidates), *tensor.shape[2:])
+
     picked = replace(
         inputs,
-        ray_origins=pick(inputs.ray_origins, 3),
-        ray_directions=pick(inputs.ray_directions, 3),
-        pixel_angle=pick(angle),
+        latents=repeat(inputs.latents),
+        plucker=repeat(inputs.plucker),
+        ray_origins=pick(inputs.ray_origins),
+        ray_directions=pick(inputs.ray_directions),
+        pixel_angle=pick(angle)[:, :, 0, 0, 0],
         base=replace(
             base,
             distance=pick(base.distance),
             covered=pick(base.covered),
-            color=pick(base.color, 3),
+            color=pick(base.color),
             shown=None if base.shown is None else pick(base.shown),
         ),
     )
-    gaussians = activate_cache(pick(raw, 12).float(), picked, decoder.config)
-    count = len(gaussians.opacities)
-    return gaussians.map(lambda tensor: tensor[:, 0, 0, 0].expand(count, *tensor.shape[4:]))
+    # A decoder that takes no times answers once, whatever the targets.
+    targets = 1 if base.shown is None else len(base.shown)
+    answer = pick(raw).float()
+    gaussians = activate_cache(answer.expand(max(targets, len(answer)), *answer.shape[1:]), picked, decoder.config)
+    return gaussians.map(lambda tensor: tensor[:, :, 0, 0, 0])

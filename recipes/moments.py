@@ -1,0 +1,87 @@
+"""What a dynamic scene costs: batched target times, and what stays stored once.
+
+python recipes/moments.py SCENE_FOLDER... [--model mini]
+
+Each folder is of ``lyra generate VIDEO``; its first chunk is decoded anew.
+"""
+
+import statistics
+import time
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+import lyra
+from lyra.clips import load_clip
+from lyra.dynamic import DynamicGaussians, separate
+from lyra.evaluation import psnr
+from lyra.filming import moving_cache
+from lyra.model import Model
+from lyra.rendering import render
+from lyra.student import GaussianDecoder, StudentInputs, prepare_student_inputs
+from lyra.student.inputs import frame_times
+from lyra.student.moments import Source, at_every_frame, decode_series
+from lyra.tables import format_table
+from lyra.trajectories import TRAJECTORY_NAMES
+from lyra.video_views import VideoViews
+
+BATCHES = (1, 2, 4, 8)
+REPEATS = 3
+
+
+def load_inputs(model: Model, folder: Path) -> tuple[GaussianDecoder, StudentInputs, Source, VideoViews]:
+    """The student's inputs of a scene's first chunk."""
+    views = VideoViews.load(folder / "clips/input.safetensors").part(0, model.config.teacher.frames)
+    found = [sorted(folder.glob(f"clips/{name}*/clip.safetensors"))[0] for name in ("input", *TRAJECTORY_NAMES)]
+    decoder = at_every_frame(model.decoder, model.tokenizer.spec.temporal)
+    cache = moving_cache(views, model.config.teacher.edges)
+    inputs = prepare_student_inputs([load_clip(path) for path in found], model.tokenizer, decoder.config, cache)
+    return decoder, inputs, Source(views.depth, views.moving, views.still, views.cameras), views
+
+
+def main(scenes: Annotated[list[Path], tyro.conf.Positional], model: str = "mini") -> None:
+    """Prints a table of both."""
+    loaded = lyra.load(model)
+    rows = []
+    for folder in scenes:
+        decoder, inputs, source, views = load_inputs(loaded, folder)
+        series = decode_series(decoder, inputs, source, loaded.tokenizer)
+        seconds: dict[int, list[float]] = {batch: [] for batch in BATCHES}
+        for _ in range(REPEATS):
+            for batch in BATCHES:
+                began = time.monotonic()
+                decode_series(decoder, inputs, source, loaded.tokenizer, batch)
+                seconds[batch].append(time.monotonic() - began)
+        frames = frame_times(len(views))
+        kept = separate(series, frames, views.seconds)
+        rows.append(
+            {
+                "scene": folder.name,
+                **{f"batch {batch}, s": round(statistics.median(seconds[batch]), 2) for batch in BATCHES},
+                **compare_storage(series, kept, views),
+            }
+        )
+    print(format_table(rows))
+
+
+def compare_storage(series: lyra.Gaussians, kept: DynamicGaussians, views: VideoViews) -> dict[str, float]:
+    """Rendered difference of stored once and not, at three times from the input camera; and Gaussians of both."""
+    shown = [
+        (
+            render(kept.moment(i), views.cameras[:1]).color,
+            render(series.map(lambda t, i=i: t[i]), views.cameras[:1]).color,
+        )
+        for i in (0, len(kept) // 2, len(kept) - 1)
+    ]
+    one = max(int((opacities > 2 / 255).sum()) for opacities in series.opacities)
+    return {
+        "stored once, dB": round(min(psnr(a, b) for a, b in shown), 1),
+        "Gaussians": len(kept.static) + sum(len(moment) for moment in kept.moments),
+        "of one time": one,
+        "of all times": int((series.opacities > 2 / 255).sum()),
+    }
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
