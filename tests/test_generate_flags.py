@@ -303,6 +303,15 @@ def test_teacher_is_wan_vace_of_a_folder(generate: Run, plain: Path, wan: Path):
     assert relative_error(clip(generate(*flags)).latents, silent.latents) == 0
 
 
+def test_steps_are_wan_s_too_and_its_sampler_is_its_own(generate: Run, capsys, wan: Path, tmp_path: Path):
+    flags = ("--teacher", wan, "--trajectories", "left")
+    one, two = (clip(generate(*flags, "--steps", steps)) for steps in (1, 2))
+    assert relative_error(one.latents, two.latents) > 0
+    with pytest.raises(SystemExit):
+        generate(*flags, "--sampler", "heun", out=tmp_path / "out")
+    assert "leave out --sampler" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_teacher_that_is_none_is_one_line(generate: Run, capsys, tmp_path: Path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SystemExit):

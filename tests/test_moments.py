@@ -46,7 +46,9 @@ def square(frame: int) -> Tensor:
 
 
 def cameras(frames: int = FRAMES) -> Cameras:
-    return Cameras(torch.eye(4).repeat(frames, 1, 1), intrinsics_from_fov(55.0, SIDE, SIDE).repeat(frames, 1), SIDE, SIDE)
+    return Cameras(
+        torch.eye(4).repeat(frames, 1, 1), intrinsics_from_fov(55.0, SIDE, SIDE).repeat(frames, 1), SIDE, SIDE
+    )
 
 
 def make_views() -> VideoViews:
@@ -229,10 +231,6 @@ def test_the_source_is_shrunk_without_losing_what_moves():
 
 
 # Decoding
-
-
-class Caught(Exception):
-    """Carries the series that would be separated."""
 
 
 def series_of(smoke, decoder, inputs, source, monkeypatch: pytest.MonkeyPatch, batch: int = 2) -> Gaussians:

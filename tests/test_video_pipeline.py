@@ -140,7 +140,7 @@ def test_one_film_moves_through_time_and_the_other_stands_still(plain: Path):
 def test_the_page_holds_the_scene_by_itself(plain: Path):
     page = (plain / "index.html").read_text()
     assert "clip" in page and 'type="range"' in page
-    assert "src=\"http" not in page and "href=\"http" not in page
+    assert 'src="http' not in page and 'href="http' not in page
 
 
 def test_scene_json_says_where_the_scene_came_from(plain: Path, video: Path):
@@ -166,7 +166,7 @@ def test_the_input_views_are_the_videos(plain: Path, video: Path):
         assert (views.images[index] - expected).abs().mean() < 0.01
     # The square is all that moves.
     share = views.moving.float().mean((1, 2))
-    assert 0.04 < share.min() and share.max() < 0.5
+    assert share.min() > 0.04 and share.max() < 0.5
     assert 0.1 < views.still.float().mean() < 0.9
 
 
@@ -183,7 +183,7 @@ def test_the_scene_shows_the_video_at_the_input_camera_at_each_of_its_times(plai
 # Resuming
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """As if the process had ended."""
 
 
@@ -192,14 +192,14 @@ def test_a_killed_run_resumes_to_the_same_bytes(generate: Run, chunked: Path, tm
 
     def imagine_two(self, request):
         if len(done) == 2:
-            raise Killed
+            raise KilledError
         done.append(request.name)
         return imagine(self, request)
 
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
         patch.setattr(DiffusionTeacher, "imagine", imagine_two)
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             generate("--chunks", 2, out=out)
     assert done == ["left.0", "up.0"]
     assert not any((out / name).exists() for name in FILES)
@@ -216,7 +216,7 @@ def test_a_finished_run_resumes_without_the_teacher(generate: Run, plain: Path, 
         (out / name).unlink()
 
     def refuse(self, request):
-        raise Killed
+        raise KilledError
 
     monkeypatch.setattr(DiffusionTeacher, "imagine", refuse)
     generate("--chunks", 1, "--resume", out=out)
@@ -247,9 +247,14 @@ def test_chunks_overlap_by_a_frame(chunked: Path):
     assert {path.name for path in (chunked / "clips").iterdir() if path.is_dir()} == names
     views = VideoViews.load(chunked / "clips/input.safetensors")
     assert len(views) == 9
-    # The second clip of the input begins with the picture at which the first ends.
-    first, second = (decode(chunked / f"clips/input.{part}/video.mp4") for part in (0, 1))
-    assert np.abs(first[-1].astype(float) - second[0]).mean() < np.abs(first[0].astype(float) - second[0]).mean()
+    # The input's clips are the video's halves (to what a tokenizer of random weights keeps: their mean).
+    for part, own in ((0, slice(0, 5)), (1, slice(4, 9))):
+        shown = np.stack(decode(chunked / f"clips/input.{part}/video.mp4")).mean(0).transpose(2, 0, 1) / 255
+        errors = [
+            np.abs(shown - views.images[half].mean(0).numpy()).mean()
+            for half in (own, slice(4 - own.start, 9 - own.start))
+        ]
+        assert errors[0] < 0.8 * errors[1]
 
 
 def test_by_itself_a_video_is_cut_to_come_near_the_models_frame_rate(generate: Run, tmp_path: Path):

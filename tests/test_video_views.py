@@ -155,7 +155,9 @@ def test_depth_is_the_truth_whatever_the_estimators_factors_are():
     for index in range(FRAMES):
         assert error[index][inside[index]].mean() < 0.06, index
         assert bool((views.depth[index] <= views.backdrop_depth + 1e-6).all())
-    assert (views.backdrop_depth / in_scene_units(torch.cat([truth[:1], wall_depth()[None]]))[1]).log().abs().mean() < 0.03
+    assert (
+        views.backdrop_depth / in_scene_units(torch.cat([truth[:1], wall_depth()[None]]))[1]
+    ).log().abs().mean() < 0.03
 
 
 def test_a_clip_in_which_everything_changes_still_has_depth():
@@ -169,7 +171,7 @@ def test_a_clip_in_which_everything_changes_still_has_depth():
 
 
 def test_sky_stays_far_away():
-    video, where, truth = moving_square()
+    video, _, truth = moving_square()
 
     class Sky(Estimator):
         def predict(self, image: Tensor) -> DepthPrediction:

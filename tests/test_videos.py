@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -56,7 +57,7 @@ def write_video(
     """A video of 25 frames a second, or with times in milliseconds."""
     height, width = pictures[0].shape[:2]
     with av.open(str(path), "w", options={"movflags": flags} if flags else {}) as container:
-        stream = container.add_stream(codec, rate=25)
+        stream: Any = container.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
         if shape is not None:
             stream.codec_context.sample_aspect_ratio = shape
@@ -96,9 +97,11 @@ def test_frames_are_the_pictures_at_their_times_in_every_codec(tmp_path, name, c
     path = write_video(tmp_path / name, [level_picture(level) for level in shown], codec, pixels)
     video = load_video(path, 32, 48, 5)
     assert video.frames.shape == (5, 3, 32, 48)
-    assert video.frames.dtype == torch.float32 and 0 <= video.frames.min() and video.frames.max() <= 1
+    assert video.frames.dtype == torch.float32 and video.frames.min() >= 0 and video.frames.max() <= 1
     # GIF has 8 levels of red.
-    assert levels(video) == pytest.approx([shown[number] for number in (0, 4, 8, 12, 16)], abs=20 if "gif" in name else 6)
+    assert levels(video) == pytest.approx(
+        [shown[number] for number in (0, 4, 8, 12, 16)], abs=20 if "gif" in name else 6
+    )
     assert video.seconds == pytest.approx(16 / 25, abs=0.02)
     assert video.source_size == (96, 64) and video.crop == (0, 0, 96, 64)
     assert video.cameras is None
@@ -243,7 +246,7 @@ def test_cameras_that_do_not_fit_the_video_are_refused(tmp_path):
     for count in (16, 18):
         with pytest.raises(LyraError, match=f"{count} cameras.*17 frames"):
             load_video(path, 32, 48, 5, posed(tmp_path, count)[0])
-    with pytest.raises(LyraError, match="nothing.json"):
+    with pytest.raises(LyraError, match=r"nothing\.json"):
         load_video(path, 32, 48, 5, tmp_path / "nothing.json")
 
 

@@ -190,6 +190,8 @@ def check_text(model: Model, photo_path: Path | None, options: GenerateOptions) 
         LyraError: there is neither photo nor prompt, or nothing reads the prompt.
     """
     text = options.text
+    if options.teacher is not None and options.sampler is not None:
+        raise LyraError("Wan VACE has a sampler of its own: leave out --sampler")
     reads = options.teacher is not None or takes_text(model.text)
     if photo_path is None and not text.prompt:
         raise LyraError("nothing to begin with: give a photo, or a text by --prompt")
@@ -282,19 +284,30 @@ def choose_depth(model: Model, choice: str, device: str) -> DepthEstimator:
 def place_teacher(model: Model, decided: Decisions, options: GenerateOptions) -> VideoTeacher:
     """The teacher, ready to imagine: with the prompt read and the network in its final form."""
     if options.teacher is not None:
-        from lyra.teacher.wan import load_wan_teacher
-
-        prompt = options.text.prompt
-        return load_wan_teacher(options.teacher, model.tokenizer, decided.config, decided.placement, prompt)
+        return _place_wan(model, options.teacher, decided, options)
     teacher = model.teacher
     teacher.config, teacher.placement = decided.config, decided.placement
     if options.text.prompt and options.text.text_encoder is not None:
         teacher.text = embed_texts(options.text.text_encoder, [options.text.prompt], decided.placement.device)[0]
-    if options.memory.eight_bit:
-        quantize(teacher.transformer)
-    if options.memory.compile:
-        teacher.transformer.compile()
+    _finish_network(teacher.transformer, options.memory)
     return teacher
+
+
+def _place_wan(model: Model, source: str, decided: Decisions, options: GenerateOptions) -> VideoTeacher:
+    from lyra.teacher.wan import WanSampling, load_wan_teacher
+
+    sampling = WanSampling() if options.steps is None else WanSampling(steps=options.steps)
+    config, placement = decided.config, decided.placement
+    teacher = load_wan_teacher(source, model.tokenizer, config, placement, options.text.prompt, sampling)
+    _finish_network(teacher.pipeline.transformer, options.memory)
+    return teacher
+
+
+def _finish_network(transformer: Any, wish: MemoryWish) -> None:
+    if wish.eight_bit:
+        quantize(transformer)
+    if wish.compile:
+        transformer.compile()
 
 
 def move_tensors(inputs: Any, device: str) -> Any:

@@ -139,8 +139,9 @@ def _declared_end(container: Any) -> float:
     if stream.duration is not None:
         return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
     # A whole file's length may be its sound's.
-    alone = container.duration is not None and len(container.streams) == 1
-    return ((container.start_time or 0) + container.duration) / 1e6 if alone else 0.0
+    if container.duration is None or len(container.streams) > 1:
+        return 0.0
+    return ((container.start_time or 0) + container.duration) / 1e6
 
 
 def _read_times(path: Path, notes: list[str]) -> list[float]:
