@@ -5,7 +5,7 @@ import importlib.util
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import av
@@ -36,12 +36,18 @@ Run = Callable[..., Path]
 def write_video(path: Path, shift: float = 0.0) -> Path:
     """A yellow square that passes in front of the project's picture, which may itself shift by pixels a frame."""
     wall = np.asarray(Image.open(EXAMPLE).convert("RGB").resize((2 * SIDE, SIDE)))
+    pictures = []
+    for number in range(FRAMES):
+        pictures.append(np.roll(wall, -round(shift * number), axis=1)[:, :SIDE].copy())
+        pictures[-1][20:34, 2 + 2 * number : 12 + 2 * number] = (240, 220, 20)
+    return save_pictures(path, pictures)
+
+
+def save_pictures(path: Path, pictures: Sequence[np.ndarray]) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = SIDE, SIDE, "yuv420p", 4_000_000
-        for number in range(FRAMES):
-            picture = np.roll(wall, -round(shift * number), axis=1)[:, :SIDE].copy()
-            picture[20:34, 2 + 2 * number : 12 + 2 * number] = (240, 220, 20)
+        for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
         container.mux(stream.encode())
     return path
@@ -324,6 +330,29 @@ def test_cameras_that_do_not_fit_are_refused(generate: Run, tmp_path: Path, caps
     line = capsys.readouterr().err.splitlines()[-1]
     assert caught.value.code == 2 and line.startswith("lyra: ") and "16 cameras" in line and "17 frames" in line
     assert not (tmp_path / "out").exists()
+
+
+# Odd videos
+
+
+@pytest.mark.parametrize("kind", ["nothing moves", "everything moves", "two frames"])
+def test_odd_videos_make_a_scene(generate: Run, tmp_path: Path, kind: str):
+    generator = np.random.default_rng(0)
+    wall = np.asarray(Image.open(EXAMPLE).convert("RGB").resize((SIDE, SIDE)))
+    pictures = {
+        "nothing moves": [wall] * 9,
+        "everything moves": list(generator.integers(0, 255, (9, SIDE, SIDE, 3), dtype=np.uint8)),
+        "two frames": [wall, np.roll(wall, 4, axis=1)],
+    }[kind]
+    out = generate(source=save_pictures(tmp_path / "odd.mp4", pictures))
+    dynamic = load_dynamic(out / "dynamic.safetensors")
+    assert len(dynamic) == 5
+    views = VideoViews.load(out / "clips/input.safetensors")
+    assert bool(views.still.all()) == (kind == "nothing moves")
+    notes = json.loads((out / "scene.json").read_text())["input"]["notes"]
+    assert any("shown twice" in note for note in notes) == (kind == "two frames")
+    for index in range(5):
+        assert render(dynamic.moment(index), views.cameras[:1]).alpha.mean() > 0.7
 
 
 # What is not a video

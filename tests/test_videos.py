@@ -1,6 +1,7 @@
 """Videos of every kind become frames at the model's shape; everything else is a one-line LyraError."""
 
 import hashlib
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -379,6 +380,25 @@ def test_of_a_file_cut_in_the_middle_what_comes_before_is_used(tmp_path, name, c
     found = (video.frames[:, :, :, 5].mean((1, 2)) * 255).tolist()
     expected = [20 + 5 * 25 * video.seconds * step / 4 for step in range(5)]
     assert found == pytest.approx(expected, abs=8)
+
+
+@pytest.mark.parametrize(("name", "codec", "pixels"), CODECS[:6])
+def test_a_file_with_wrong_bytes_is_refused_or_read_the_same_each_time(tmp_path, name, codec, pixels):
+    path = write_video(tmp_path / name, noise(12), codec, pixels)
+    whole = path.read_bytes()
+    for seed in range(8):
+        generator, data = np.random.default_rng(seed), bytearray(whole)
+        for at in generator.integers(0, len(data), generator.integers(1, 60)):
+            data[at] = int(generator.integers(0, 256))
+        path.write_bytes(data)
+        try:
+            video = load_video(path, 32, 32, 5)
+        except LyraError as refusal:
+            with pytest.raises(LyraError, match=re.escape(str(refusal))):
+                load_video(path, 32, 32, 5)
+        else:
+            assert bool(video.frames.isfinite().all())
+            assert torch.equal(load_video(path, 32, 32, 5).frames, video.frames)
 
 
 def test_without_its_package_the_way_to_install_it_is_named(tmp_path, monkeypatch):

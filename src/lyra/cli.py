@@ -162,18 +162,26 @@ def cut(
 
 
 @app.command
-def view(scene: Positional[Path], /, *, port: int = 8080, send: Literal["splats", "frames"] = "splats") -> None:
-    """Shows a scene in the browser, served on this machine only.
+def view(
+    scene: Positional[Path],
+    /,
+    *,
+    port: int = 8080,
+    send: Literal["splats", "frames"] = "splats",
+    time: float = 0.0,
+) -> None:
+    """Shows a scene in the browser, served on this machine only; of a dynamic one a moment (its index.html plays all).
 
     Args:
         scene: A scene folder or a PLY file.
         port: Local port.
         send: The splats, which the browser draws; or frames that our renderer draws on this machine's processor.
+        time: Of a dynamic scene, in [0, 1].
     """
     from lyra.live_viewer import serve_viewer
     from lyra.scene import Scene
 
-    loaded = Scene.load(scene)
+    loaded = Scene.load(scene).at(time)
     serve_viewer(loaded.gaussians, loaded.input_camera, port, send)
 
 

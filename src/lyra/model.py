@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Never, NoReturn
 
 import torch
 from diffusers import AutoencoderKLCosmos, CosmosTransformer3DModel, EDMEulerScheduler
+from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
 
 from lyra.depth import DepthNet, DepthNetConfig
@@ -163,6 +164,8 @@ def _load_part(folder: Path, config: ModelConfig, precision: torch.dtype | None)
         case "vae":
             return _load_tokenizer(folder)
         case "transformer":
+            # Our commands have bars of their own.
+            diffusers_logging.disable_progress_bar()
             # In the wanted type from the start, shard by shard: never two copies of a large network.
             return CosmosTransformer3DModel.from_pretrained(
                 folder,

@@ -102,7 +102,12 @@ def _open(path: Path) -> Any:
         found = "has sound but no picture: give a video" if container.streams.audio else _DAMAGED
         container.close()
         raise LyraError(f"{path} {found}")
-    container.streams.video[0].thread_type = "AUTO"
+    stream = container.streams.video[0]
+    if stream.codec_context is None:  # a codec that FFmpeg does not know, or a damaged name of one
+        container.close()
+        raise LyraError(f"{path} {_DAMAGED}")
+    # Not by frames: of a damaged file different ones would be lost from one time to the next.
+    stream.thread_type = "SLICE"
     return container
 
 
