@@ -3,7 +3,6 @@
 import json
 import sys
 import traceback
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +13,7 @@ from lyra.camera_paths import Look
 from lyra.errors import LyraError
 from lyra.memory import MemoryWish
 from lyra.times import TimeOptions
+from lyra.training_cli import report, synthesize, train
 from lyra.trajectories import TRAJECTORY_NAMES
 
 Out = Annotated[Path, arg(aliases=["-o"], help="Where the result goes.")]
@@ -387,93 +387,8 @@ def convert(
             convert_tokenizer(file, out, sha256)
 
 
-@dataclass(frozen=True)
-class TrainingRun:
-    """Length of a training leg; what is left out stays at the part's own default."""
-
-    minutes: float | None = None
-    """Stop cleanly after this much time."""
-    steps: int | None = None
-    """Stop at this step, counted over all legs."""
-    learning_rate: float | None = None
-
-
-@app.command
-def train(
-    part: Positional[Literal["tokenizer", "depth", "denoiser", "decoder", "moments"]],
-    /,
-    *,
-    run: Path | None = None,
-    size: Literal["mini", "smoke"] = "mini",
-    leg: Annotated[TrainingRun, arg(name="")] = TrainingRun(),
-    worlds: int = 400,
-) -> None:
-    """Trains one part of a model; continues what the run's folder holds.
-
-    Args:
-        part: In the order tokenizer, depth, denoiser, (lyra synthesize), decoder, (lyra synthesize --videos), moments.
-        run: Workspace folder: model, data and one run folder a part; runs/SIZE when left out.
-        size: Which recipe.
-        leg: Length.
-        worlds: How many procedural worlds to learn from.
-    """
-    from lyra.recipe import MINI, SMOKE
-    from lyra.training import parts
-
-    workspace = parts.Workspace(run or Path("runs") / size, MINI if size == "mini" else SMOKE, worlds)
-    given = {name: value for name, value in vars(leg).items() if value is not None}
-    match part:
-        case "tokenizer":
-            parts.train_tokenizer(workspace)
-        case "depth":
-            parts.train_depth(workspace, replace(parts.DEPTH_LOOP, **given))
-        case "denoiser":
-            parts.train_denoiser(workspace, replace(parts.DENOISER_LOOP, **given))
-        case "decoder":
-            parts.train_decoder(workspace, replace(parts.DECODER_LOOP, **given))
-        case "moments":
-            parts.train_moments(workspace, replace(parts.MOMENTS_LOOP, **given))
-
-
-@app.command
-def synthesize(
-    *,
-    run: Path | None = None,
-    size: Literal["mini", "smoke"] = "mini",
-    worlds: int = 400,
-    scenes: int = 120,
-    videos: int = 0,
-) -> None:
-    """Lets the teacher imagine clips of single images, or of videos, for training the decoder.
-
-    Args:
-        run: Workspace folder; runs/SIZE when left out.
-        size: Which recipe.
-        worlds: How many procedural worlds the workspace has.
-        scenes: How many images.
-        videos: How many videos, in place of images; each gives twelve clips.
-    """
-    from lyra.recipe import MINI, SMOKE
-    from lyra.training import parts
-
-    recipe, folder = MINI if size == "mini" else SMOKE, run or Path("runs") / size
-    if videos:
-        parts.synthesize_moving(parts.Workspace(folder, recipe, worlds, scenes, videos=videos))
-    else:
-        parts.synthesize_clips(parts.Workspace(folder, recipe, worlds, scenes))
-
-
-@app.command
-def report(run: Positional[Path], /, *, rows: int = 20) -> None:
-    """Prints the course of a training run.
-
-    Args:
-        run: Run folder of one part (the one with log.jsonl).
-        rows: Lines of the table.
-    """
-    from lyra.training.report import print_report
-
-    print_report(run, rows)
+for command in (train, synthesize, report):
+    app.command(command)
 
 
 def main() -> None:
@@ -496,7 +411,7 @@ def main() -> None:
         sys.exit(130)
 
 
-DESCRIPTION = "A photo becomes a 3D Gaussian-splat scene. --debug shows the traceback of a problem."
+DESCRIPTION = "A photo becomes a 3D Gaussian-splat scene, a video a 4D one. --debug shows the traceback of a problem."
 
 if __name__ == "__main__":
     main()

@@ -334,6 +334,8 @@ def run_identity(
     for name in ("resume", "memory", "guardrail"):
         content.pop(name)
     content["trajectories"] = [path.name for path in paths]
+    # A video's cameras count by their content, below, wherever the file lies.
+    content["video"].pop("cameras")
     read = {path.name: _digest(path.cameras) for path in paths if path.name not in TRAJECTORY_NAMES}
     # The first image of a prompt is made later; the prompt, its pipeline and the seed stand for it.
     identity = {
