@@ -81,7 +81,7 @@ def follow_input(scene: Scene, views: VideoViews) -> dict[str, float | None]:
     frames = torch.stack(
         [scene.at(i / (count - 1)).render(views.cameras[i : i + 1]).color[0] for i in range(count)]
     ).clamp(0, 1)
-    frozen = torch.stack([scene.at(0).render(views.cameras[i : i + 1]).color[0] for i in range(count)]).clamp(0, 1)
+    frozen = torch.stack([scene.at(0.0).render(views.cameras[i : i + 1]).color[0] for i in range(count)]).clamp(0, 1)
     moved = views.moving | views.moving[:1]
     later = [i for i in range(1, count) if bool(moved[i].any())]
 
