@@ -170,6 +170,8 @@ def open_page(browser: Any, page: Path, height: int, width: int, backend: Backen
             raise LyraError(f"{page} has no camera to set: generate the scene again with this version")
         tab.set_default_timeout(120_000)
         tab.evaluate("window.lyra.ready.then(() => null)")
+        # A scene that moves begins to play; compared is its first moment.
+        tab.evaluate("window.lyra.setTime && window.lyra.setTime(0)")
         yield tab
     finally:
         tab.close()

@@ -27,6 +27,8 @@ BEHIND = 0.1
 _AROUND = 2
 """Pixels around a point's own in which the input view must be nearer: edges of depth are not exact."""
 _SKY = 0.9 * MAX_DEPTH
+WIDER = 1.15
+"""How much wider Gaussians are than a still scene's: fewer lie over each other, and gaps would show when enlarged."""
 SHOWN = 0.05
 """Least value of ``BaseSurface.shown`` at any moment for which a Gaussian is considered at all."""
 
@@ -62,7 +64,7 @@ def at_every_frame(decoder: GaussianDecoder, temporal: int) -> GaussianDecoder:
         temporal: Frames of a latent frame.
     """
     twin = copy.copy(decoder)
-    twin.config = replace(decoder.config, splat_frames=temporal)
+    twin.config = replace(decoder.config, splat_frames=temporal, base_scale=WIDER * decoder.config.base_scale)
     return twin
 
 
