@@ -92,7 +92,7 @@ def test_time_runs_as_told():
     assert TimeOptions(loops=2).over(5).tolist() == [0, 0.5, 0, 0.5, 1]
     for wrong in ({"start": -0.1}, {"end": 1.5}, {"loops": 0}):
         with pytest.raises(LyraError):
-            TimeOptions(**wrong)
+            TimeOptions(**wrong)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_film_shows_each_moment_at_its_time(scene: Scene):

@@ -206,6 +206,11 @@ def encoded(model: Model, signal: Tensor) -> Tensor:
     return tokenizer.normalize(tokenizer.encode(signal.movedim(0, 1)[None]))
 
 
+def still_cache(request: TeacherRequest) -> DepthCache:
+    assert isinstance(request.cache, DepthCache)
+    return request.cache
+
+
 @pytest.mark.parametrize("buffers", [1, 2])
 def test_order_of_the_input_channels(model: Model, buffers: int):
     teacher, recorder = make_recorder(model)
@@ -215,7 +220,7 @@ def test_order_of_the_input_channels(model: Model, buffers: int):
     assert conditional.shape == (1, 82, 2, 8, 8)
     mask = torch.zeros(1, 1, 2, 8, 8)
     mask[:, :, 0] = 1
-    views = render_cache(request.cache, request.cameras)
+    views = render_cache(still_cache(request), request.cameras)
     for x in (conditional, unconditional):
         assert torch.equal(x[:, 16:17], mask)
         assert (x[:, 81:] == 0).all()
@@ -274,7 +279,9 @@ def test_the_seed_and_the_name_decide_the_clip(model: Model):
 def test_the_cache_and_guidance_change_the_clip(model: Model):
     request = make_request()
     clip = model.teacher.imagine(request)
-    blind = replace(request, cache=replace(request.cache, reliable=torch.zeros_like(request.cache.reliable)))
+    known = still_cache(request)
+    hidden = replace(known, reliable=torch.zeros_like(known.reliable))
+    blind = replace(request, cache=hidden)
     assert not torch.allclose(model.teacher.imagine(blind), clip, atol=1e-3)
     unguided = replace(model, config=replace(model.config, teacher=replace(model.config.teacher, guidance=0.0)))
     assert not torch.allclose(unguided.teacher.imagine(request), clip, atol=1e-3)

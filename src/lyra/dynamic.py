@@ -96,8 +96,11 @@ STILL_OPACITY = 0.05
 """Largest change of opacity over all moments of a Gaussian that counts as still."""
 STILL_COLOR = 0.04
 """Largest change of color."""
-STILL_STEP = 1.0
-"""Largest way of its centre in its own largest standard deviation."""
+STILL_STEP = 0.015
+"""Largest way of its centre across the view from the origin, where the input camera is, as a share of its distance."""
+STILL_DEPTH = 0.05
+"""The same along the view: what a student makes of a still place's depth differs a little from time to time. Ways
+within its own largest standard deviation count as still, too."""
 STILL_SHAPE = 0.3
 """Largest change of an entry of its covariance in its own largest variance: a tenth of its size either way."""
 
@@ -108,12 +111,15 @@ def still(series: Gaussians) -> Bool[Tensor, "splat"]:
     def change(values: Tensor) -> Tensor:
         return values.amax(0) - values.amin(0)
 
-    way = change(series.means).norm(dim=-1) / series.scales.amax(0).amax(-1)
+    distance, own = series.means.norm(dim=-1), series.scales.amax((0, -1))
+    near = distance.amin(0)
+    across = near * change(series.means / distance[..., None].clamp(min=1e-6)).norm(dim=-1)
     shape = change(covariances(series)).amax((-2, -1)) / series.scales.amax((0, -1)).square()
     return (
         (change(series.opacities) < STILL_OPACITY)
         & (change(series.colors).amax(-1) < STILL_COLOR)
-        & (way < STILL_STEP)
+        & (across < torch.maximum(own, STILL_STEP * near))
+        & (change(distance) < torch.maximum(own, STILL_DEPTH * near))
         & (shape < STILL_SHAPE)
     )
 
