@@ -159,7 +159,7 @@ def test_scene_json_says_where_the_scene_came_from(plain: Path, video: Path):
     assert any("camera is taken as still" in note for note in given["notes"])
     counts = {"static": len(dynamic.static), "moments": [len(moment) for moment in dynamic.moments]}
     assert content["gaussians"] == counts
-    assert content["options"]["video"] == {"cameras": None, "chunks": 1}
+    assert content["options"]["video"] == {"chunks": 1}
     assert set(content["timings"]) >= {"depth", "teacher", "student", "files"}
 
 
