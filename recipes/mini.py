@@ -33,9 +33,11 @@ class Recipe:
     """Single pictures, for depth."""
     moving_views: int = 600
     """The same of moving worlds."""
+    close_ups: int = 2000
+    """The same of one large thing."""
     scenes: int = 250
     """Single pictures that the teacher imagines six clips of, for the student."""
-    depth_steps: int = 4000
+    depth_steps: int = 10000
     denoiser_steps: int = 12000
     videos: int = 60
     """Videos of moving worlds that the teacher imagines twelve clips of, for the student's moments."""
@@ -51,6 +53,7 @@ def run_legs(recipe: Recipe) -> None:
         scenes=recipe.scenes,
         views=recipe.views,
         moving_views=recipe.moving_views,
+        close_ups=recipe.close_ups,
         videos=recipe.videos,
     )
     deadline = time.monotonic() + 60 * recipe.minutes

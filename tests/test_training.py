@@ -238,7 +238,9 @@ def drawn_seeds() -> list[int]:
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory, drawn_seeds: list[int]):
     """A workspace whose tokenizer is fitted and whose worlds are rendered."""
-    workspace = Workspace(tmp_path_factory.mktemp("workspace"), SMOKE, worlds=2, scenes=2, views=2, moving_views=1)
+    workspace = Workspace(
+        tmp_path_factory.mktemp("workspace"), SMOKE, worlds=2, scenes=2, views=2, moving_views=1, close_ups=1
+    )
     original = lyra.training.world_clips.sample_world
 
     def recorded(seed: int):

@@ -15,7 +15,7 @@ import lyra.training.world_clips
 from lyra.held_out import HELD_OUT, find_held_out
 from lyra.recipe import SMOKE
 from lyra.training.denoiser import DenoiserObjective
-from lyra.training.depth import FIRST_MOVING_VIEW_SEED, DepthObjective
+from lyra.training.depth import FIRST_CLOSE_UP_SEED, FIRST_MOVING_VIEW_SEED, DepthObjective
 from lyra.training.loop import LoopConfig
 from lyra.training.parts import (
     DecoderObjective,
@@ -46,7 +46,9 @@ def needs_media() -> None:
 @pytest.fixture(scope="module")
 def training(tmp_path_factory: pytest.TempPathFactory):
     """A whole training of every part: the files it opened and made, and the seeds of the worlds it drew."""
-    workspace = Workspace(tmp_path_factory.mktemp("workspace"), SMOKE, worlds=3, scenes=1, views=6, moving_views=2)
+    workspace = Workspace(
+        tmp_path_factory.mktemp("workspace"), SMOKE, worlds=3, scenes=1, views=6, moving_views=2, close_ups=1
+    )
     loop = replace(LoopConfig(learning_rate=1e-3, ema=0.99), steps=1)
     seeds: list[int] = []
     # An audit hook sees every file that Python opens. It cannot be taken away again, only told not to listen.
@@ -134,6 +136,7 @@ def test_training_draws_no_world_of_the_tests(training):
     assert [seed for seed in seeds if FIRST_IMAGE_SEED <= seed < FIRST_VIDEO_SEED] == [FIRST_IMAGE_SEED]
     assert largest.scenes + FIRST_IMAGE_SEED <= FIRST_VIDEO_SEED
     assert largest.videos + FIRST_VIDEO_SEED <= FIRST_MOVING_VIEW_SEED
+    assert largest.moving_views + FIRST_MOVING_VIEW_SEED <= FIRST_CLOSE_UP_SEED
 
 
 def test_the_package_ships_nothing_that_is_held_out():

@@ -20,7 +20,9 @@ PLAIN = MomentObjective(targets=2, sizes=(1,))
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory) -> Workspace:
-    made = Workspace(tmp_path_factory.mktemp("workspace"), SMOKE, worlds=1, scenes=1, views=1, moving_views=1, videos=1)
+    made = Workspace(
+        tmp_path_factory.mktemp("workspace"), SMOKE, worlds=1, scenes=1, views=1, moving_views=1, close_ups=1, videos=1
+    )
     train_tokenizer(made)
     synthesize_clips(made)
     synthesize_moving(made)

@@ -16,10 +16,12 @@ from lyra.cameras import Cameras, intrinsics_from_fov
 from lyra.depth import DepthNet
 from lyra.formats import load_tensors, save_tensors
 from lyra.trajectories import noise_generator
-from lyra.worlds import render_moving_world, render_world, sample_moving_world, sample_world
+from lyra.worlds import render_moving_world, render_world, sample_close_up, sample_moving_world, sample_world
 
 FIRST_MOVING_VIEW_SEED = 350_000
 """From here on moving worlds give views to learn depth from."""
+FIRST_CLOSE_UP_SEED = 400_000
+"""From here on close-ups do."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class DepthFrames:
 def render_frame(seed: int, size: int) -> tuple[UInt8[Tensor, "3 height width"], Float[Tensor, "height width"]]:
     """The input view of a world, at a field of view between 40 and 75 degrees, a little moved and turned.
 
-    Seeds from ``FIRST_MOVING_VIEW_SEED`` on are of moving worlds, which have people and animals, at some time.
+    Seeds from ``FIRST_MOVING_VIEW_SEED`` on are of moving worlds, which have people and animals, at some time, and from
+    ``FIRST_CLOSE_UP_SEED`` on of one large thing.
     """
     generator = noise_generator(seed, "depth view")
     draw = torch.rand(4, generator=generator)
@@ -57,7 +60,9 @@ def render_frame(seed: int, size: int) -> tuple[UInt8[Tensor, "3 height width"],
     pose[:3, :3] = yaw @ torch.tensor([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
     fov = 40 + 35 * draw[2].item()
     camera = Cameras(pose[None], intrinsics_from_fov(fov, size, size)[None], size, size)
-    if seed >= FIRST_MOVING_VIEW_SEED:
+    if seed >= FIRST_CLOSE_UP_SEED:
+        color, depth = render_world(sample_close_up(seed), camera)
+    elif seed >= FIRST_MOVING_VIEW_SEED:
         color, depth, _ = render_moving_world(sample_moving_world(seed), camera, draw[3:])
     else:
         color, depth = render_world(sample_world(seed), camera)

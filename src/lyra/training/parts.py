@@ -33,6 +33,7 @@ from lyra.training.denoiser import (
     encode_clips,
 )
 from lyra.training.depth import (
+    FIRST_CLOSE_UP_SEED,
     FIRST_MOVING_VIEW_SEED,
     DepthObjective,
     depth_loss,
@@ -80,6 +81,8 @@ class Workspace:
     """Single views of worlds that the depth network learns from."""
     moving_views: int = 600
     """The same of moving worlds."""
+    close_ups: int = 1600
+    """The same of one large thing."""
     videos: int = 40
     """Videos of moving worlds that the teacher imagines clips of."""
 
@@ -161,6 +164,7 @@ def train_depth(
     seeds = [
         *range(FIRST_TRAINING_SEED, FIRST_TRAINING_SEED + workspace.views),
         *range(FIRST_MOVING_VIEW_SEED, FIRST_MOVING_VIEW_SEED + workspace.moving_views),
+        *range(FIRST_CLOSE_UP_SEED, FIRST_CLOSE_UP_SEED + workspace.close_ups),
     ]
     frames = prepare_frames(workspace.folder / "views", seeds, round(8 / 7 * model.depth.config.size))
     fit(

@@ -81,7 +81,7 @@ def _stand_objects(draft: Draft, room: np.ndarray, yaw: float, light: np.ndarray
             return
 
 
-def _hang_pictures(draft: Draft, room: np.ndarray, yaw: float, count: int) -> None:
+def hang_pictures(draft: Draft, room: np.ndarray, yaw: float, count: int) -> None:
     """Pictures, book shelves and windows on the walls in view: thin boxes whose face shows one texture once."""
     rng = draft.rng
     used: list[np.ndarray] = []
@@ -149,7 +149,7 @@ def draw_room(rng: Generator) -> World:
         draft.paint(walls)
         draft.surfaces[5] = draft.surfaces.pop()
     light = np.array([rng.uniform(*(0.8 * room[:, 0])), 0.85 * room[0, 1], rng.uniform(0.2, 0.8 * room[1, 2])])
-    _hang_pictures(draft, room, yaw, int(rng.integers(1, 6)))
+    hang_pictures(draft, room, yaw, int(rng.integers(1, 6)))
     _stand_objects(draft, room, yaw, light, int(rng.integers(8, 24)))
     lamp, cool, fill = indoor_light(rng)
     kinds = [kind for kind, *_ in draft.objects]
@@ -241,7 +241,7 @@ def draw_table(rng: Generator) -> World:
     for side in (-1, 1):
         leg = (center[0] + side * 0.9 * table[0], 0.5 * (top + high[1]) + 0.03, center[2])
         draft.add(BOX, leg, (0.04, 0.5 * (high[1] - top) - 0.03, 0.7 * table[2]), 0.0, None)
-    _hang_pictures(draft, room, yaw, int(rng.integers(0, 3)))
+    hang_pictures(draft, room, yaw, int(rng.integers(0, 3)))
     wanted, taken, names = int(rng.integers(8, 26)), [], []
     for _ in range(60):
         size = math.exp(rng.uniform(math.log(0.05), math.log(0.17)))

@@ -125,9 +125,12 @@ def sample_world(seed: int) -> World:
             break
     while (world := _settled(draw(rng))) is None:
         pass
-    world = replace(world, atlas=make_atlas(rng, world.texture_names))
+    return exposed(rng, replace(world, atlas=make_atlas(rng, world.texture_names)))
+
+
+def exposed(rng: Generator, world: World) -> World:
+    """The world at an automatic exposure: the input view's mean radiance is brought to a random brightness."""
     colors, _ = render_world(world, _input_camera(32), supersample=1)
-    # An automatic exposure: the view's mean radiance is brought to a random brightness.
     radiance = -torch.log1p(-colors.clamp(max=0.9999).pow(2.2)).mean()
     return replace(world, exposure=torch.tensor(math.exp(rng.normal(-1.0, 0.3))) / radiance)
 
