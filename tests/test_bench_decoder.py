@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lyra.bench import decoder as bench
-from lyra.bench import mamba
+from lyra.bench import mamba, training
 from lyra.bench.decoder import CONFIGS, DEFAULT, SIX, Case, compose, make_inputs
 from lyra.student.decoder import GaussianDecoder, count_gaussians
 from lyra.student.mamba2 import MambaBlock
@@ -64,5 +63,28 @@ def test_rows_have_the_keys_that_others_read(monkeypatch: pytest.MonkeyPatch):
     rows = mamba.measure()
     assert all({"variant", "tokens", "seconds", "peak_memory_mb"} <= row.keys() for row in rows)
     assert any("speedup" in row for row in rows)
-    result = bench._measure(Case("training, recomputed", 1, 9, 16, 16))
-    assert result["gaussians"] == 9 * 4
+
+
+def test_a_training_step_learns_from_all_losses():
+    """Its gradient is one of the real decoder through the real renderer: with a step of AdamW the loss changes."""
+    config = replace(CONFIGS["mix"], width=32, depth=2, attention_every=2, heads=1, state=4)
+    result = training.run_step(training.Step(9, 32, 32), config)
+    assert result["gaussians"] == 9 * 16 and 0 < result["loss"] < 1
+    again = training.run_step(training.Step(9, 32, 32, recompute=False), config)
+    assert again["loss"] == pytest.approx(result["loss"], rel=1e-2)
+
+
+def test_extrapolation_finds_what_is_linear_and_asks_for_enough():
+    def row(step: training.Step) -> dict:
+        size = step.case.tokens, step.height * step.width
+        return {
+            **training.describe(step),
+            "peak_memory_mb": 500 + 0.5 * size[0] + 1e-3 * size[1],
+            "seconds": 1e-3 * size[0] + 1e-5 * size[1] + 0.1,
+        }
+
+    rows = [row(step) for step in training.DEFAULT if step.recompute]
+    found = training.extrapolate(rows)
+    assert found["peak_memory_mb"] == pytest.approx(500 + 0.5 * 56_320 + 1e-3 * 704 * 1280, rel=1e-3)
+    assert found["worst_fit"] < 1e-6 and "extrapolated" in found["variant"]
+    assert "error" in training.extrapolate(rows[:2])

@@ -91,8 +91,8 @@ def test_only_the_command_line_and_the_doctor_know_the_pipeline():
     assert "lyra.model" not in importers_of("pipeline", late=False)
 
 
-def test_only_the_command_line_knows_training():
-    assert importers_of("training") <= {"lyra.cli", "lyra.training_cli"}
+def test_only_the_command_line_and_its_bench_know_training():
+    assert importers_of("training") <= {"lyra.cli", "lyra.training_cli", "lyra.bench.training"}
 
 
 def test_nothing_imports_the_command_line():

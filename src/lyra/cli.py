@@ -271,7 +271,7 @@ def evaluate(
 
 @app.command
 def bench(
-    name: Positional[Literal["render", "mamba", "decoder", "teacher"]],
+    name: Positional[Literal["render", "mamba", "decoder", "training", "teacher"]],
     /,
     *,
     json_: Annotated[bool, arg(name="json", help="One JSON object on stdout.")] = False,
@@ -299,6 +299,10 @@ def bench(
             from lyra.bench.decoder import measure as measure_decoder
 
             rows = measure_decoder(full)
+        case "training":
+            from lyra.bench.training import measure as measure_training
+
+            rows = measure_training()
         case "teacher":
             from lyra.bench.teacher import measure as measure_teacher
 

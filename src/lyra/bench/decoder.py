@@ -1,7 +1,7 @@
 """The paper's decoder with random weights: seconds and memory by trajectories, frames and resolution.
 
 Variants: the paper's mix of seven Mamba-2 blocks to one of attention; attention alone; the mix on pixels instead of
-latents, which makes the same Gaussians of the same views; a training step of the mix; and rendering, whole and pruned.
+latents, which makes the same Gaussians of the same views; and rendering, whole and pruned.
 """
 
 import resource
@@ -20,15 +20,13 @@ from lyra.memory import peak_memory_mb
 from lyra.rendering import render
 from lyra.student.decoder import DecoderConfig, GaussianDecoder, StudentInputs, count_gaussians, decode_scene
 
-Variant = Literal["mix", "transformer", "pixels", "training", "training, recomputed"]
+Variant = Literal["mix", "transformer", "pixels"]
 LATENTS = DecoderConfig()
 CONFIGS: dict[Variant, DecoderConfig] = {
     "mix": LATENTS,
     "transformer": replace(LATENTS, attention_every=1),
     # One token a block of 8x8 pixels of every frame, which is one Gaussian.
     "pixels": replace(LATENTS, latent_channels=3, token_patch=8, splats_per_token=1, splat_frames=1),
-    "training": LATENTS,
-    "training, recomputed": LATENTS,
 }
 BASIS_TOKENS = 21_120
 SIX = 337_920
@@ -69,7 +67,6 @@ DEFAULT = (
     Case("transformer", 1, 17, *LARGE),
     *(Case("pixels", 1, frames, *SMALL) for frames in (17, 49)),
     Case("pixels", 1, 121, *LARGE, memory_gb=12.0),
-    *(Case(kind, 1, frames, *SMALL) for kind in ("training", "training, recomputed") for frames in (17, 49, 121)),
 )
 FULL = tuple(
     Case(variant, views, frames, *size)
@@ -124,13 +121,7 @@ def _measure(case: Case) -> dict[str, Any]:
     inputs = _move(make_inputs(case), device)
 
     def call() -> None:
-        if case.variant.startswith("training"):
-            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-                gaussians = decoder(inputs, recompute="recomputed" in case.variant)
-            (gaussians.means.square().mean() + gaussians.colors.mean() + gaussians.opacities.mean()).backward()
-            decoder.zero_grad()
-        else:
-            decode_scene(decoder, inputs)
+        decode_scene(decoder, inputs)
         if device == "cuda":
             torch.cuda.synchronize()
 

@@ -1,0 +1,138 @@
+"""A training step of the paper's decoder with random weights and the paper's losses: seconds and peak memory.
+
+The step: the mix in bfloat16 with its blocks recomputed, Gaussians in float32, nine views rendered with deferred
+gradients, squared error, perceptual term and invariant depth, AdamW. What does not fit is extrapolated, and says so.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from lyra.bench.decoder import LARGE, MIDDLE, SMALL, Case, make_inputs
+from lyra.bench.mamba import best_of
+from lyra.bench.measure import run_isolated
+from lyra.cameras import Cameras, intrinsics_from_fov, pixel_rays
+from lyra.losses import LossWeights, depth_loss
+from lyra.memory import peak_memory_mb
+from lyra.rendering.deferred import render_deferred
+from lyra.student import DecoderConfig, GaussianDecoder, StudentInputs
+from lyra.training.perceptual import FeatureDistance
+from lyra.trajectories import trajectory_cameras
+
+VIEWS = 9
+"""Rendered a step, as in the paper's last static stage."""
+WEIGHTS = LossWeights(perceptual=0.02)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row: one trajectory."""
+
+    frames: int
+    height: int
+    width: int
+    recompute: bool = True
+
+    @property
+    def case(self) -> Case:
+        """The decoder's work in it."""
+        return Case("mix", 1, self.frames, self.height, self.width)
+
+
+DEFAULT = (
+    *(Step(frames, *SMALL, recompute=False) for frames in (17, 49)),
+    *(Step(frames, *size) for size in (SMALL, MIDDLE) for frames in (17, 49, 121)),
+    Step(17, *LARGE),
+)
+TARGET = Step(121, *LARGE)
+
+
+def measure() -> list[dict[str, Any]]:
+    """The rows of ``lyra bench training``, the last one extrapolated; a row that did not finish says why."""
+    rows = [
+        {**describe(step), **run_isolated(run_step, step)} for step in tqdm(DEFAULT, desc="bench training", unit="row")
+    ]
+    return [*rows, extrapolate(rows)]
+
+
+def describe(step: Step) -> dict[str, Any]:
+    """What a row is of."""
+    return {**vars(step), "tokens": step.case.tokens}
+
+
+def run_step(step: Step, config: DecoderConfig | None = None) -> dict[str, Any]:
+    """One step, timed, in this process.
+
+    Args:
+        step: Its size.
+        config: The published decoder's when None.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    decoder = GaussianDecoder(config or DecoderConfig()).to(device)
+    inputs, cameras = _make_scene(step)
+    inputs = replace(inputs, **{k: v.to(device) for k, v in vars(inputs).items() if isinstance(v, torch.Tensor)})
+    cameras = cameras[torch.linspace(0, step.frames - 1, VIEWS).long()].to(device)
+    truth = torch.rand(VIEWS, 3, step.height, step.width, device=device)
+    depth = 0.5 + torch.rand(VIEWS, step.height, step.width, device=device)
+    # The work is that of the picture brought to multiples of 32.
+    features = FeatureDistance()
+    features.encoder.to(device)
+    optimizer = torch.optim.AdamW(decoder.parameters())
+    found: dict[str, Any] = {}
+
+    def call() -> None:
+        with torch.autocast(device, torch.bfloat16):
+            gaussians = decoder(inputs, recompute=step.recompute)
+        gaussians = gaussians.map(lambda tensor: tensor[0].float())
+        rendering = render_deferred(gaussians, cameras)
+        loss = WEIGHTS.color * (rendering.color - truth).square().mean()
+        loss = loss + WEIGHTS.depth * depth_loss(rendering.depth, depth, rendering.alpha.detach() > 0.01)
+        loss = loss + WEIGHTS.perceptual * features(_whole_cells(rendering.color), _whole_cells(truth))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        found.update(gaussians=len(gaussians), loss=loss.item())
+
+    timing = best_of(call, 2 if step.case.tokens < 2_000 else 1)
+    peak = torch.cuda.max_memory_allocated() >> 20 if device == "cuda" else peak_memory_mb()
+    return {**found, "threads": torch.get_num_threads(), **vars(timing), "peak_memory_mb": peak}
+
+
+def _make_scene(step: Step) -> tuple[StudentInputs, Cameras]:
+    """Random latents along the rays of a trajectory, so that the Gaussians lie in view, and its cameras."""
+    lens = intrinsics_from_fov(55.0, step.height, step.width)
+    cameras = trajectory_cameras("left", 0.3, step.frames, lens, step.height, step.width)
+    origins, directions = pixel_rays(cameras.resized(step.height // 8, step.width // 8))
+    inputs = make_inputs(step.case)
+    return replace(inputs, ray_origins=origins[None, None], ray_directions=directions[None, None]), cameras
+
+
+def _whole_cells(images: torch.Tensor) -> torch.Tensor:
+    height, width = (side // 32 * 32 for side in images.shape[-2:])
+    return images[..., :height, :width]
+
+
+def extrapolate(rows: Sequence[dict[str, Any]], target: Step = TARGET) -> dict[str, Any]:
+    """Memory and time of a step from those of smaller ones: least squares in tokens, pixels of a view and a constant.
+
+    Attention is the exception: time grows with its square, which the row leaves out, and memory does not.
+    """
+    known = [row for row in rows if row.get("recompute") and "error" not in row]
+    row = {**describe(target), "variant": f"extrapolated from {len(known)} smaller steps"}
+    if len(known) < 4:
+        return {**row, "error": "too few steps were measured"}
+    matrix = np.array([[1, r["tokens"], r["height"] * r["width"]] for r in known], float)
+    sizes = np.array([1, target.case.tokens, target.height * target.width], float)
+    for name in ("peak_memory_mb", "seconds"):
+        # Relative errors, so that the smallest steps do not drown.
+        values = np.array([r[name] for r in known], float)
+        solution = np.linalg.lstsq(matrix / values[:, None], np.ones(len(known)), rcond=None)[0]
+        row[name] = round(float(sizes @ solution), 1)
+        if name == "peak_memory_mb":
+            row["worst_fit"] = round(float(np.abs(matrix @ solution / values - 1).max()), 3)
+    return row
