@@ -37,7 +37,7 @@ class Recipe:
     """The same of one large thing."""
     scenes: int = 250
     """Single pictures that the teacher imagines six clips of, for the student."""
-    depth_steps: int = 10000
+    depth_steps: int = 8000
     denoiser_steps: int = 12000
     videos: int = 60
     """Videos of moving worlds that the teacher imagines twelve clips of, for the student's moments."""

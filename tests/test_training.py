@@ -22,7 +22,7 @@ from lyra.synthesis import load_scene_clips
 from lyra.training.decoder import DecoderObjective
 from lyra.training.denoiser import DenoiserObjective
 from lyra.training.depth import DepthObjective
-from lyra.training.loop import CHECKPOINT, LOG, LoopConfig, fit
+from lyra.training.loop import CHECKPOINT, LOG, LoopConfig, fit, Run
 from lyra.training.parts import (
     Workspace,
     synthesize_clips,
@@ -92,6 +92,16 @@ def test_a_run_in_two_legs_is_the_run_in_one(tmp_path: Path):
     assert [row["step"] for row in log_of(tmp_path / "legs")] == list(range(6))
     assert_same_run(tmp_path / "whole", tmp_path / "legs")
     assert_same_weights(whole, resumed)
+
+
+def test_the_rate_rises_stays_and_falls(tmp_path: Path):
+    network = make_network()
+    config = replace(LOOP, steps=10, warmup=2, cooldown=4)
+    run, loss, rates = Run(network, tmp_path, config), make_loss(network), []
+    for step in range(10):
+        run.advance(loss(step)[0])
+        rates.append(run.optimizer.param_groups[0]["lr"] / config.learning_rate)
+    assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25])
 
 
 @pytest.mark.parametrize("stop_at", [1, 2, 5])

@@ -33,6 +33,8 @@ class LoopConfig:
     """Stop cleanly after this much wall time of this leg."""
     learning_rate: float = 1e-4
     warmup: int = 100
+    cooldown: int = 0
+    """Steps before ``steps`` over which the rate falls to nothing."""
     weight_decay: float = 1e-2
     betas: tuple[float, float] = (0.9, 0.999)
     clip: float = 1.0
@@ -102,8 +104,10 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.named.values(), self.config.clip, error_if_nonfinite=True)
+        rise = min(1.0, (self.step + 1) / self.config.warmup)
+        fall = min(1.0, (self.config.steps - self.step) / max(1, self.config.cooldown))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * min(1.0, (self.step + 1) / self.config.warmup)
+            group["lr"] = self.config.learning_rate * rise * fall
         self.optimizer.step()
         self.step += 1
         # The average forgets the start quickly: its window grows with the run up to 1 / (1 - ema).

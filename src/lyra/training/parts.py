@@ -57,7 +57,7 @@ from lyra.training.world_clips import (
 )
 from lyra.video_synthesis import load_moving_scene, synthesize_videos
 
-DEPTH_LOOP = LoopConfig(learning_rate=1e-3, ema=0.998)
+DEPTH_LOOP = LoopConfig(learning_rate=5e-4, ema=0.998, cooldown=2000)
 DENOISER_LOOP = LoopConfig(learning_rate=8e-4, ema=0.998)
 DECODER_LOOP = LoopConfig(learning_rate=3e-4, ema=0.995)
 Item = TypeVar("Item")
