@@ -22,7 +22,7 @@ from lyra.synthesis import load_scene_clips
 from lyra.training.decoder import DecoderObjective
 from lyra.training.denoiser import DenoiserObjective
 from lyra.training.depth import DepthObjective
-from lyra.training.loop import CHECKPOINT, LOG, LoopConfig, fit, Run
+from lyra.training.loop import CHECKPOINT, LOG, LoopConfig, Run, fit
 from lyra.training.parts import (
     Workspace,
     synthesize_clips,
