@@ -1,6 +1,12 @@
 """Parts of scenes, and how time runs in their films."""
 
+import errno
+import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -9,8 +15,9 @@ from lyra.cameras import Cameras, intrinsics_from_fov
 from lyra.cutting import cut_scene
 from lyra.dynamic import DynamicGaussians
 from lyra.errors import LyraError
+from lyra.formats import load_ply
 from lyra.gaussians import Gaussians
-from lyra.render_video import film_scene, write_bullet, write_fly_through
+from lyra.render_video import film_scene, render_video, write_bullet, write_fly_through
 from lyra.scene import Scene
 from lyra.times import TimeOptions
 
@@ -63,6 +70,49 @@ def test_a_box_keeps_what_is_in_it_at_every_time(scene: Scene, tmp_path: Path):
     assert [len(part.dynamic.moment(i)) for i in range(5)] == [1, 2, 2, 2, 2]
 
 
+def test_a_box_keeps_what_enters_it_only_later(scene: Scene, tmp_path: Path):
+    scene = replace(scene, provenance={"gaussians": {"static": 1, "moments": [1] * 5}, "input": {"seconds": 2.0}})
+    scene.save(tmp_path / "whole")
+    part = cut_scene(tmp_path / "whole", tmp_path / "part", times=(0.0, 0.75), box=(0.1, -1.0, 0.0, 1.0, 1.0, 3.0))
+    again = Scene.load(tmp_path / "part")
+    assert again.dynamic is not None
+    assert [len(again.dynamic.moment(i)) for i in range(4)] == [0, 0, 0, 1]
+    assert again.provenance == part.provenance
+    assert again.provenance["gaussians"] == {"static": 0, "moments": [0, 0, 0, 1]}
+    assert again.provenance["input"] == {"seconds": pytest.approx(1.5), "frames": 4}
+    # What other viewers open shows something, and ours can show nothing.
+    torch.testing.assert_close(load_ply(tmp_path / "part/scene.ply").means, again.dynamic.moment(3).means)
+    assert again.render(again.input_camera).alpha.max() == 0
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("problem", ["fourdgs", "no space"])
+def test_a_cut_that_fails_leaves_nothing_and_can_be_repeated(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: str, there: bool
+):
+    scene.save(tmp_path / "whole")
+    part = tmp_path / "part"
+    if there:
+        part.mkdir()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with monkeypatch.context() as patch:
+        if problem == "fourdgs":
+            patch.setitem(sys.modules, "fourdgs", None)
+            patch.setattr("lyra.cutting.write_viewer", lambda *_: pytest.fail("it is known before any work"))
+        else:
+            patch.setattr("lyra.cutting.save_4dgs", full)
+        with pytest.raises(LyraError, match=problem):
+            cut_scene(tmp_path / "whole", part)
+    assert [path.name for path in tmp_path.iterdir() if path.name != "whole"] == ["part"] * there
+    assert not there or not list(part.iterdir())
+    cut_scene(tmp_path / "whole", part)
+    names = ["dynamic.safetensors", "frames", "index.html", "scene.4dgs", "scene.json", "scene.ply"]
+    assert sorted(path.name for path in part.iterdir()) == names
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -77,6 +127,20 @@ def test_a_part_that_cannot_be_leaves_nothing_behind(scene: Scene, tmp_path: Pat
     with pytest.raises(LyraError, match=words):
         cut_scene(tmp_path / "whole", tmp_path / "part", **options)
     assert not (tmp_path / "part").exists()
+
+
+def test_a_saved_scene_replaces_the_one_before_it(scene: Scene, tmp_path: Path):
+    scene.save(tmp_path)
+    (tmp_path / "scene.4dgs").write_bytes(b"of the whole scene")
+    (tmp_path / "frames/notes.txt").write_text("mine")
+    scene.between(0.0, 0.5).save(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "frames").glob("*.ply")) == ["0000.ply", "0001.ply", "0002.ply"]
+    scene.at(1.0).save(tmp_path)
+    again = Scene.load(tmp_path)
+    assert again.dynamic is None
+    torch.testing.assert_close(again.gaussians.means, scene.at(1.0).gaussians.means)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["frames", "scene.json", "scene.ply"]
+    assert [path.name for path in (tmp_path / "frames").iterdir()] == ["notes.txt"]
 
 
 def test_times_of_a_still_scene_are_refused(scene: Scene, tmp_path: Path):
@@ -97,11 +161,37 @@ def test_time_runs_as_told():
 
 def test_a_film_shows_each_moment_at_its_time(scene: Scene):
     cameras = scene.input_camera[[0] * 3]
-    frames = film_scene(scene, cameras, torch.tensor([0.0, 0.5, 1.0]))
+    frames = list(film_scene(scene, cameras, torch.tensor([0.0, 0.5, 1.0])))
     for frame, time in zip(frames, (0.0, 0.5, 1.0), strict=True):
         torch.testing.assert_close(frame, scene.at(time).render(scene.input_camera).color[0].clamp(0, 1))
     red = [float(frame[0, 16, 8] - frame[2, 16, 8]) for frame in frames]
     assert red[0] > 0.2 > abs(red[2])
+
+
+def test_a_film_is_written_while_it_is_drawn(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import av
+
+    scene.save(tmp_path / "whole")
+    order: list[str] = []
+    draw, encode = Scene.render, av.VideoFrame.from_ndarray
+    monkeypatch.setattr(Scene, "render", lambda *given: order.append("drawn") or draw(*given))
+    monkeypatch.setattr("av.VideoFrame", SimpleNamespace(from_ndarray=note_encoding(order, encode)))
+    render_video(tmp_path / "whole", tmp_path / "film.mp4", "still", frames=3, size=32)
+    assert order == ["drawn", "encoded"] * 3
+
+
+def note_encoding(order: list[str], encode: Callable[..., Any]) -> Callable[..., Any]:
+    def noted(*given: Any, **options: Any) -> Any:
+        order.append("encoded")
+        return encode(*given, **options)
+
+    return noted
+
+
+@pytest.mark.parametrize("fps", [0, -1])
+def test_a_film_without_a_frame_rate_is_refused_before_any_work(tmp_path: Path, fps: int):
+    with pytest.raises(LyraError, match="frames a second"):
+        render_video(tmp_path / "not looked at", tmp_path / "film.mp4", "fly", frames=3, size=32, fps=fps)
 
 
 def test_films_of_a_scene_that_moves(scene: Scene, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,16 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from lyra import doctor
+from lyra.cameras import Cameras, intrinsics_from_fov
+from lyra.clips import Clip, save_clip
+from lyra.dynamic import DynamicGaussians
 from lyra.errors import LyraError
 from lyra.evaluation import evaluate_scene, psnr, ssim
+from lyra.gaussians import Gaussians
+from lyra.recipe import SMOKE
+from lyra.scene import Scene
 from lyra.training.report import print_report
+from lyra.video_views import VideoViews
 
 
 def pictures() -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,6 +63,33 @@ def test_ssim_is_scikit_images():
 def test_a_folder_without_a_scene_is_refused(tmp_path: Path):
     with pytest.raises(LyraError, match="no finished scene"):
         evaluate_scene(tmp_path)
+
+
+def test_a_video_s_own_clip_counts_for_no_trajectory(tmp_path: Path):
+    """A scene that fills the input view, and of which a camera far to the right sees nothing."""
+    size, count = 32, 3
+    lens = intrinsics_from_fov(55.0, size, size).expand(count, 4)
+    still = Cameras(torch.eye(4).repeat(count, 1, 1), lens, size, size)
+    away = still.camera_to_world.clone()
+    away[:, 0, 3] = 50.0
+    place, turn = torch.tensor([[0.0, 0.0, 2.0]]), torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    wall = Gaussians(place, torch.tensor([[4.0, 4.0, 0.1]]), turn, torch.tensor([0.99]), torch.full((1, 3), 0.5))
+    nothing = wall.select(torch.zeros(1, dtype=torch.bool))
+    dynamic = DynamicGaussians(wall, (nothing,) * count, torch.linspace(0, 1, count))
+    teacher = json.loads(json.dumps(asdict(SMOKE.teacher)))
+    provenance = {"model": {"teacher": teacher}, "timings": {"all": 1.0}, "peak_memory_mb": 1}
+    Scene.of_moments(dynamic, still[:1], provenance).save(tmp_path)
+    flat, nowhere = torch.full((count, size, size), 2.0), torch.zeros(count, size, size, dtype=torch.bool)
+    images = torch.rand(count, 3, size, size)
+    views = VideoViews(images, flat, still, nowhere, ~nowhere[0], images[0], flat[0], 1.0)
+    views.save(tmp_path / "clips/input.safetensors")
+    latents = torch.zeros(1, 1, 1, 1)
+    save_clip(Clip(latents, replace(still, camera_to_world=away)), tmp_path / "clips/right.0/clip.safetensors")
+    without = evaluate_scene(tmp_path)
+    for name in ("input", "input.0", "input.12"):
+        save_clip(Clip(latents, still), tmp_path / "clips" / name / "clip.safetensors")
+    assert evaluate_scene(tmp_path) == without
+    assert without["coverage"] == 0
 
 
 def test_the_doctor_finds_this_installation_sound():

@@ -381,6 +381,33 @@ def test_video_refuses(tmp_path):
     assert left_behind(tmp_path) == []
 
 
+@pytest.mark.parametrize("fps", [0, -1, 1e-9])
+def test_video_needs_a_frame_rate(tmp_path, fps):
+    pytest.importorskip("av")
+    with pytest.raises(ValueError, match="frames per second"):
+        formats.save_video(torch.zeros(2, 3, 16, 16), tmp_path / "clip.mp4", fps)
+    assert left_behind(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["floats", "bytes"])
+def test_video_of_frames_one_after_another_is_that_of_all_at_once(tmp_path, kind):
+    pytest.importorskip("av")
+    frames = torch.rand(4, 3, 17, 18, generator=torch.Generator().manual_seed(2))
+    whole = frames if kind == "floats" else (frames * 255).round().to(torch.uint8).numpy()
+    formats.save_video(whole, tmp_path / "whole.mp4", 12)
+    formats.save_video((frame for frame in whole), tmp_path / "each.mp4", 12)
+    assert (tmp_path / "whole.mp4").read_bytes() == (tmp_path / "each.mp4").read_bytes()
+    with pytest.raises(ValueError, match="at least one frame"):
+        formats.save_video(iter(()), tmp_path / "none.mp4", 12)
+
+
+def test_video_with_a_colon_in_a_relative_name(tmp_path, monkeypatch):
+    pytest.importorskip("av")
+    monkeypatch.chdir(tmp_path)
+    formats.save_video(torch.zeros(2, 3, 16, 16), Path("2024-05-01T12:30:15.mp4"), 12)
+    assert left_behind(tmp_path) == ["2024-05-01T12:30:15.mp4"]
+
+
 def test_video_without_pyav_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(LyraError, match=r"lyra\[video\]"):

@@ -360,3 +360,21 @@ def test_a_decoder_that_has_learned_times_answers_each_target_in_its_own_way(
 def test_a_decoder_without_a_base_surface_is_not_aimed(smoke, inputs, shown):
     with pytest.raises(ValueError, match="cache geometry"):
         aim(replace(inputs, base=None), [0], shown[:1], smoke.tokenizer)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+def test_a_decoder_on_a_gpu_makes_the_same_moments(smoke, inputs: StudentInputs, source: Source):
+    alone = at_every_frame(build_smoke_model().decoder, smoke.tokenizer.spec.temporal)
+    expected = decode_moments(alone, inputs, source, smoke.tokenizer, 0.5)
+    found = decode_moments(alone.to("cuda"), inputs, source, smoke.tokenizer, 0.5)
+    assert found.static.means.device.type == "cpu"
+    assert torch.allclose(found.moment(3).means.mean(0), expected.moment(3).means.mean(0), atol=1e-3)
+
+
+def test_only_what_the_decoder_reads_goes_to_its_device(smoke, decoder, inputs, source, monkeypatch):
+    """Which Gaussians belong to a moment is found on the CPU, wherever the decoder is; each pass is moved to it."""
+    moved, to = [], StudentInputs.to
+    monkeypatch.setattr(StudentInputs, "to", lambda self, device: moved.append((str(device), self)) or to(self, device))
+    decode_moments(decoder, inputs, source, smoke.tokenizer, 0.5, batch=2)
+    assert len(moved) == -(-FRAMES // 2)
+    assert all(device == "cpu" and given.times is not None and given.base.shown is not None for device, given in moved)

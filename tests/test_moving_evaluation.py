@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,12 @@ import torch
 from skimage.metrics import structural_similarity
 
 from lyra.cameras import Cameras, concatenate_cameras, intrinsics_from_fov
+from lyra.errors import LyraError
+from lyra.evaluation.dynamic import DynamicOptions, evaluate_dynamic
 from lyra.evaluation.moving import MovingScores, MovingTruth, dynamic_baselines, film_truth, flicker, still_runs
 from lyra.evaluation.views import fill_with_mean, warp_input
+from lyra.smoke import build_smoke_model
+from lyra.student import GaussianDecoder
 from lyra.trajectories import trajectory_cameras
 from lyra.worlds import moving_pixels, render_moving_world, sample_moving_world
 
@@ -143,3 +148,10 @@ def test_baselines_take_the_frame_of_the_time():
     scores.add(film_truth(world, views, times), methods)
     rows = {str(row["method"]): row for row in scores.rows()}
     assert float(rows["cache"]["psnr_still"] or 0) > float(rows["repeat"]["psnr_still"] or 0)
+
+
+def test_a_student_of_single_moments_is_refused():
+    smoke = build_smoke_model()
+    paper = GaussianDecoder(replace(smoke.decoder.config, geometry="ray"))
+    with pytest.raises(LyraError, match="one moment at a time"):
+        evaluate_dynamic(replace(smoke, decoder=paper), DynamicOptions(scenes=1))

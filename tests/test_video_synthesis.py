@@ -1,19 +1,22 @@
 """Clips of videos forward and backward, and the student's training on moments."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from lyra.evaluation.dynamic import decode_views
 from lyra.model import Model
 from lyra.recipe import SMOKE
+from lyra.student import GaussianDecoder
 from lyra.student.moments import with_times
 from lyra.training.decoder import DecoderObjective
 from lyra.training.loop import LoopConfig
 from lyra.training.moments import MomentObjective, MovingSet, moment_loss
 from lyra.training.parts import Workspace, synthesize_clips, synthesize_moving, train_moments, train_tokenizer
 from lyra.training.report import print_report
-from lyra.video_synthesis import MovingScene, load_moving_scene, reverse
+from lyra.video_synthesis import MovingScene, load_moving_scene, reverse, save_moving_scene
 
 PLAIN = MomentObjective(targets=2, sizes=(1,))
 
@@ -43,6 +46,14 @@ def scene(workspace: Workspace, model: Model) -> MovingScene:
 def test_a_scene_has_the_input_and_six_clips_each_way(scene: MovingScene):
     assert (len(scene.clips), len(scene.backward)) == (7, 6)
     torch.testing.assert_close(scene.clips[0].cameras.camera_to_world, torch.eye(4).expand(5, 4, 4))
+
+
+def test_a_scene_saved_again_is_itself(scene: MovingScene, model: Model, workspace: Workspace, tmp_path: Path):
+    save_moving_scene(scene, tmp_path / "again.safetensors")
+    (path,) = (workspace.folder / "videos").glob("*.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+    again = load_moving_scene(tmp_path / "again.safetensors", model)
+    assert (len(again.clips), len(again.backward)) == (7, 6)
 
 
 def test_a_video_reversed_twice_is_itself(scene: MovingScene):
@@ -84,6 +95,17 @@ def test_times_change_nothing_before_training_and_something_after(workspace: Wor
     gradient = extended.target_time_embed.proj.weight.grad
     assert gradient is not None
     assert float(gradient.abs().max()) > 0
+
+
+def test_a_student_of_fewer_gaussians_than_pixels_learns_and_is_measured(scene: MovingScene, model: Model):
+    coarse = replace(model, decoder=GaussianDecoder(replace(model.decoder.config, splats_per_token=4)).eval())
+    data = MovingSet([scene], coarse)
+    assert data.source(0).depth.shape == (5, 16, 16)
+    loss, _ = moment_loss(data.decoder, data, PLAIN, step=0)
+    assert bool(loss.isfinite())
+    dynamic = decode_views(coarse, scene.views, seed=0)
+    assert len(dynamic) == 5
+    assert 0 < len(dynamic.moment(0)) <= 7 * 5 * 16 * 16
 
 
 def test_the_augmentation_changes_what_is_compared(scene: MovingScene, model: Model):

@@ -1,6 +1,7 @@
 """Videos of every kind become frames at the model's shape; everything else is a one-line LyraError."""
 
 import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -54,6 +55,7 @@ def write_video(
     times: Sequence[int] | None = None,
     shape: Fraction | None = None,
     flags: str | None = None,
+    transfer: int | None = None,
 ) -> Path:
     """A video of 25 frames a second, or with times in milliseconds."""
     height, width = pictures[0].shape[:2]
@@ -62,10 +64,14 @@ def write_video(
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
         if shape is not None:
             stream.codec_context.sample_aspect_ratio = shape
+        if transfer is not None:
+            stream.codec_context.color_trc = transfer
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         for number, picture in enumerate(pictures):
             frame = av.VideoFrame.from_ndarray(picture)
+            if transfer is not None:
+                frame.color_trc = transfer
             if times is not None:
                 frame.pts, frame.time_base = times[number], Fraction(1, 1000)
             container.mux(stream.encode(frame))
@@ -128,6 +134,21 @@ def test_of_few_frames_some_are_shown_twice_and_of_many_some_not_at_all(tmp_path
     assert any("3 frames where the model takes 5" in note for note in video.notes)
     many = write_video(tmp_path / "many.mp4", [level_picture(round(20 + 2 * i)) for i in range(101)])
     assert levels(load_video(many, 32, 48, 3)) == pytest.approx([20, 120, 220], abs=6)
+
+
+@pytest.mark.parametrize(("transfer", "names"), [(18, ["HLG"]), (16, ["PQ"]), (1, [])])
+def test_hdr_is_told(tmp_path, transfer: int, names: list[str]):
+    pictures = [level_picture(level) for level in (40, 120, 200)]
+    path = write_video(tmp_path / "phone.mp4", pictures, "libx265", transfer=transfer)
+    notes = " ".join(load_video(path, 32, 48, 3).notes)
+    assert re.findall(r"HDR \((\w+)\)", notes) == names
+
+
+@pytest.mark.parametrize("name", ["2024-05-01T12:30:15.mp4", os.fsdecode(b"caf\xe9.mp4")])
+def test_any_name_is_opened_also_where_it_is_relative(tmp_path, monkeypatch, name: str):
+    write_video(tmp_path / name, [level_picture(level) for level in (40, 120, 200)])
+    monkeypatch.chdir(tmp_path)
+    assert levels(load_video(Path(name), 32, 48, 3)) == pytest.approx([40, 120, 200], abs=6)
 
 
 def test_how_many_frames_may_depend_on_the_length(tmp_path):

@@ -1,6 +1,7 @@
 """The viewer's page opens from disk in a real browser and shows the right thing at the right place."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -101,6 +102,12 @@ def assert_blobs_in_place(pixels: np.ndarray, camera: Cameras, sides: Iterable[s
         assert count > 500, f"{side} is not to be seen"
         assert column == pytest.approx(WIDTH / 2 + focal * x / DEPTH, abs=8), side
         assert row == pytest.approx(HEIGHT / 2 + focal * y / DEPTH, abs=8), side
+
+
+def test_a_title_of_any_file_s_name_is_written(tmp_path):
+    camera = oblique_camera()
+    write_viewer(three_blobs(camera), tmp_path / "index.html", camera, title=os.fsdecode(b"caf\xe9 <1>"))
+    assert "<title>caf? &lt;1&gt;</title>" in (tmp_path / "index.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.browser

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra.cameras import Cameras
+from lyra.cameras import Cameras, through_lens
 from lyra.errors import LyraError
 from lyra.formats import load_cameras
 from lyra.gaussians import matrix_from_quaternion, quaternion_from_matrix
@@ -40,9 +40,7 @@ class CameraPath:
 
     def through(self, intrinsics: Float[Tensor, "4"]) -> Cameras:
         """The path seen through the photo's lens, zoomed and shifted along the way as the path's own."""
-        lens = self.cameras.intrinsics
-        focal = intrinsics[:2] * (lens[:, :2] / lens[0, :2])
-        return replace(self.cameras, intrinsics=torch.cat([focal, intrinsics[2:] + (lens[:, 2:] - lens[0, 2:])], -1))
+        return through_lens(self.cameras, intrinsics)
 
 
 def preset_path(name: TrajectoryName, distance: float, frames: int, height: int, width: int) -> CameraPath:
@@ -69,6 +67,8 @@ def read_path(file: Path, height: int, width: int, scale: float = 1.0) -> Camera
     poses[0] = torch.eye(4)
     poses[:, :3, 3] *= scale
     name = re.sub(r"[^a-z0-9]+", "_", Path(file).stem.lower()).strip("_")[:40] or "path"
+    # A run tells its paths by their names: a file is never taken for the preset that it is called after.
+    name = f"{name}_file" if name in TRAJECTORY_NAMES else name
     return CameraPath(name, replace(cameras, camera_to_world=poses))
 
 

@@ -61,6 +61,13 @@ class Cameras:
         return replace(self, camera_to_world=invert_rigid(origin) @ self.camera_to_world)
 
 
+def through_lens(cameras: Cameras, lens: Float[Tensor, "4"]) -> Cameras:
+    """Cameras whose first has another lens, and the others what that one is zoomed and shifted as they are."""
+    own = cameras.intrinsics
+    focal = lens[:2] * (own[:, :2] / own[0, :2])
+    return replace(cameras, intrinsics=torch.cat([focal, lens[2:] + (own[:, 2:] - own[0, 2:])], -1))
+
+
 def invert_rigid(transform: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
     """Inverse of rotation-and-translation matrices, exact up to rounding."""
     rotation = transform[..., :3, :3].mT

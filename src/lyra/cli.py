@@ -135,6 +135,8 @@ def render(
     from lyra.render_video import render_video
 
     if freeze is not None:
+        if time != _WHOLE_TIME:
+            raise LyraError("a frozen scene's time does not run: give --freeze, or --start, --end and --loops")
         time = TimeOptions(freeze, freeze)
     render_video(scene, out, cameras, frames, size, fps, time)
 
@@ -227,7 +229,7 @@ def evaluate(
     /,
     *,
     json_: Annotated[bool, arg(name="json", help="One JSON object on stdout.")] = False,
-    model: str = "mini",
+    model: str | None = None,
     scenes: int | None = None,
     report: Path | None = None,
 ) -> None:
@@ -238,35 +240,44 @@ def evaluate(
             from one picture each, beside simpler methods. "dynamic": the same on worlds that move, from one video each.
         folder: The scene's folder.
         json_: One JSON object on stdout.
-        model: Which model sees the worlds.
+        model: Which model sees the worlds; mini when left out.
         scenes: How many worlds; 16, or 8 that move, when left out.
         report: Folder for pictures of the worlds.
     """
-    if what == "worlds":
-        from lyra.evaluation.worlds import WorldsOptions, evaluate_worlds
-        from lyra.model import load
-
-        numbers = evaluate_worlds(load(model), WorldsOptions(scenes or WorldsOptions.scenes), report)
-        rows = numbers["rows"]
-    elif what == "dynamic":
-        from lyra.evaluation.dynamic import DynamicOptions, evaluate_dynamic
-        from lyra.model import load
-
-        numbers = evaluate_dynamic(load(model), DynamicOptions(scenes or DynamicOptions.scenes), report)
-        rows = numbers["rows"]
-    elif folder is None:
-        raise LyraError("give the folder of the scene: lyra evaluate scene FOLDER")
-    else:
+    if what == "scene":
+        if (model, scenes, report) != (None, None, None):
+            raise LyraError("a finished scene is measured as it is: leave out --model, --scenes and --report")
+        if folder is None:
+            raise LyraError("give the folder of the scene: lyra evaluate scene FOLDER")
         from lyra.evaluation import evaluate_scene
 
         numbers = evaluate_scene(folder)
         rows = [numbers]
+    else:
+        if folder is not None:
+            raise LyraError(f"evaluate {what} makes its own worlds: leave out {folder}")
+        if scenes is not None and scenes < 1:
+            raise LyraError(f"{scenes} worlds: give at least 1")
+        numbers = _evaluate_model(what, model or "mini", scenes, report)
+        rows = numbers["rows"]
     if json_:
         print(json.dumps(numbers))
     else:
         from lyra.tables import format_table
 
         print(format_table(rows))
+
+
+def _evaluate_model(what: Literal["worlds", "dynamic"], name: str, scenes: int | None, report: Path | None) -> dict:
+    from lyra.model import load
+
+    if what == "worlds":
+        from lyra.evaluation.worlds import WorldsOptions, evaluate_worlds
+
+        return evaluate_worlds(load(name), WorldsOptions(scenes or WorldsOptions.scenes), report)
+    from lyra.evaluation.dynamic import DynamicOptions, evaluate_dynamic
+
+    return evaluate_dynamic(load(name), DynamicOptions(scenes or DynamicOptions.scenes), report)
 
 
 @app.command
@@ -402,17 +413,29 @@ def main() -> None:
     try:
         app.cli(prog="lyra", args=arguments, description=DESCRIPTION)
     except (LyraError, OSError, MemoryError, RuntimeError) as error:
-        # torch has no class of its own for a failed allocation on the CPU.
-        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+        memory = _is_lack_of_memory(error)
+        if isinstance(error, RuntimeError) and not memory:
             raise
         if debug:
             traceback.print_exc()
         text = " ".join(str(error).split()) or type(error).__name__
+        if memory:
+            text = f"not enough memory ({text[:200]}): ask for less at once, or use a larger machine"
         print(f"lyra: {text}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("lyra: interrupted; what was finished is kept", file=sys.stderr)
         sys.exit(130)
+
+
+def _is_lack_of_memory(error: BaseException) -> bool:
+    import torch
+
+    # For a failed allocation on the CPU, and for some on a GPU, torch has no class of its own.
+    told = isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("allocate memory", "out of memory")
+    )
+    return told or isinstance(error, (MemoryError, torch.OutOfMemoryError))
 
 
 DESCRIPTION = "A photo becomes a 3D Gaussian-splat scene, a video a 4D one. --debug shows the traceback of a problem."

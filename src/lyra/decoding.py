@@ -69,6 +69,8 @@ def decode_folder(model: Model, source: Path, out: Path, options: DecodeOptions 
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise LyraError(f"{out} is not empty: give another folder")
     stored = load_stored(source, options)
+    if model.decoder.config.geometry == "cache" and stored.cache is not None and "video.images" in stored.cache:
+        raise LyraError(f"{source} holds the clips of a video: lyra generate VIDEO -o FOLDER --resume decodes them")
     began = time.monotonic()
     target = _target_time(model, options)
     print(f"decoding {len(stored.clips)} clips: {', '.join(stored.names)}", file=sys.stderr)

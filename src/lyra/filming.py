@@ -70,8 +70,7 @@ def film_paths(film: Film, views: InputViews, paths: Sequence[CameraPath], ranks
     ranks = ranks or Ranks()
     shots = [split_path(path, views.cameras.intrinsics[0], film.config.frames) for path in paths]
     names = [name for shot in shots for name in shot]
-    if len(set(names)) < len(names):
-        raise LyraError(f"two clips have one name among {', '.join(names)}: rename a camera file")
+    check_names(names)
     cache = build_cache(views.images * 2 - 1, views.depth, views.cameras, film.config.edges, film.config.warp)
     mine = group_shots(shots, film.placement.batch)[ranks.rank :: ranks.world]
     total = sum(len(shot) for group in mine for shot in group)
@@ -97,9 +96,8 @@ def film_video(
     """
     ranks = ranks or Ranks()
     length = film.config.frames
-    for path in paths:
-        if len(path.through(views.cameras.intrinsics[0])) != length:
-            raise LyraError(f"a video takes camera paths of {length} frames: shorten {path.name!r}")
+    check_names(["input", *(path.name for path in paths)])
+    check_lengths(paths, views.cameras.intrinsics[0], length)
     starts = range(0, len(views) - 1, length - 1)
     jobs: list[tuple[VideoViews, dict[str, Cameras]]] = []
     for number, start in enumerate(starts):
@@ -121,6 +119,27 @@ def film_video(
     ends = [""] if len(starts) == 1 else [f".{number}" for number in range(len(starts))]
     names = ["input", *(path.name for path in paths)]
     return [[load_clip(_clip_path(film, name + end)) for name in names] for end in ends]
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Every clip has a folder of its own.
+
+    Raises:
+        LyraError: two clips have one name.
+    """
+    if len(set(names)) < len(names):
+        raise LyraError(f"two clips have one name among {', '.join(names)}: rename a camera file")
+
+
+def check_lengths(paths: Sequence[CameraPath], lens: Float[Tensor, "4"], length: int) -> None:
+    """A video's paths are of its chunks' length.
+
+    Raises:
+        LyraError: one is longer or shorter.
+    """
+    for path in paths:
+        if len(path.through(lens)) != length:
+            raise LyraError(f"a video takes camera paths of {length} frames: shorten {path.name!r}")
 
 
 def _film_source(film: Film, views: VideoViews, name: str, ranks: Ranks) -> None:
@@ -147,7 +166,7 @@ def moving_cache(views: VideoViews, edges: EdgeFilter | None, warp: WarpSettings
     if not views.is_still:
         return MovingCache(moments)
     behind = build_cache(views.backdrop[None] * 2 - 1, views.backdrop_depth[None], views.cameras[:1], edges, warp)
-    # What moves most of the time has no backdrop that anything ever showed.
+    # What moves for most of a chunk has no backdrop in it.
     seen = views.moving.float().mean(0) < 0.5
     return MovingCache(moments, replace(behind, reliable=behind.reliable & seen))
 

@@ -28,7 +28,6 @@ from lyra.runs import (
     describe_photos,
     describe_run,
     make_film,
-    move_tensors,
     prepare_folder,
 )
 from lyra.scene import Scene
@@ -57,12 +56,12 @@ def generate(model: Model, photo_path: Path | None, out: Path, options: Generate
     """
     ranks, timings = join_ranks(), Timings()
     decided = decide(model, photo_path, options, ranks)
+    estimator = choose_depth(model, options.depth, decided.placement.device)
     if ranks.first:
         prepare_folder(out, decided.identity, options.resume)
     if decided.video is not None and photo_path is not None:
-        return generate_from_video(model, photo_path, out, decided, options, ranks)
+        return generate_from_video(model, photo_path, out, decided, estimator, options, ranks)
     photos, fov = decided.photos, {}
-    estimator = choose_depth(model, options.depth, decided.placement.device)
     if ranks.first:
         if not photos:
             with timings.stage("first image"):
@@ -118,7 +117,7 @@ def decode_clips(model: Model, clips: Sequence[Clip], views: InputViews, placeme
     cache = input_cache(views.images[0], views.depth[0], clips[0].cameras[:1], edges)
     inputs = prepare_student_inputs(clips, tokenizer, model.decoder.config, cache)
     with placement.hosting(model.decoder):
-        gaussians = decode_scene(model.decoder, move_tensors(inputs, placement.device)).to("cpu")
+        gaussians = decode_scene(model.decoder, inputs.to(placement.device)).to("cpu")
     if not all(bool(getattr(gaussians, name).isfinite().all()) for name in ("means", "scales", "colors")):
         raise LyraError("the student made values that are not finite: is the model folder damaged?")
     return gaussians

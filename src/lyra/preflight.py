@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from lyra.text import add_standard_text
 _PART_MODULES = {"vae": "tokenizer", "transformer": "transformer", "depth": "depth", "decoder": "decoder"}
 
 
-def needs_of_model(model: Model, clips: int) -> Needs:
+def needs_of_model(model: Model, clips: int, moving: bool = False) -> Needs:
     """Needs of a loaded model for a scene of so many clips."""
     there = {part: getattr(model, name) for part, name in _PART_MODULES.items() if part in model.parts}
     configs: dict[str, Mapping[str, Any]] = {}
@@ -43,7 +43,12 @@ def needs_of_model(model: Model, clips: int) -> Needs:
         configs["decoder"] = asdict(there["decoder"].config)
     parts = {part: weight_bytes(module) for part, module in there.items()}
     size = _element_size(there.get("transformer"))
-    return estimate_needs(_sizes(model.config.teacher, configs, parts, size, clips))
+    sizes = _sizes(model.config.teacher, configs, parts, size, clips)
+    if moving:
+        # What pruning keeps is held at every moment of a chunk.
+        share = configs.get("decoder", {}).get("keep", 1.0) * sizes.frames
+        sizes = replace(sizes, gaussians=round(sizes.gaussians * max(1.0, share)))
+    return estimate_needs(sizes)
 
 
 def _element_size(module: object) -> int:

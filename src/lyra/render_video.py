@@ -1,5 +1,6 @@
 """A scene along a camera path, as a video."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -59,6 +60,8 @@ def render_video(
     """
     if frames < 2 or not 16 <= size <= 4096:
         raise LyraError("a video needs at least 2 frames and a size of 16 to 4096 pixels")
+    if fps < 1:
+        raise LyraError(f"{fps} frames a second: give at least 1")
     scene = Scene.load(scene_path)
     path = choose_cameras(scene, cameras, frames, size)
     save_video(film_scene(scene, path, times.over(len(path))), out, fps=fps)
@@ -87,10 +90,12 @@ def _film_path(scene: Scene, frames: int, movement: float) -> Cameras:
 
 
 @torch.no_grad()
-def film_scene(scene: Scene, cameras: Cameras, times: Float[Tensor, "time"]) -> Float[Tensor, "time 3 height width"]:
-    """Pictures of a scene, one a camera; a dynamic one as it is at that camera's time."""
-    frames = [
-        scene.at(float(times[i])).render(cameras[i : i + 1]).color[0]
-        for i in tqdm(range(len(cameras)), desc="film", unit="frame", mininterval=0.5)
-    ]
-    return torch.stack(frames).clamp(0, 1)
+def film_scene(
+    scene: Scene, cameras: Cameras, times: Float[Tensor, "time"]
+) -> Iterator[Float[Tensor, "3 height width"]]:
+    """Pictures of a scene, one a camera; a dynamic one as it is at that camera's time.
+
+    Each is drawn when it is asked for, since memory may not hold a large film.
+    """
+    for i in tqdm(range(len(cameras)), desc="film", unit="frame", mininterval=0.5):
+        yield scene.at(float(times[i])).render(cameras[i : i + 1]).color[0].clamp(0, 1)

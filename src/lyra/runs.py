@@ -2,22 +2,21 @@
 
 import hashlib
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
-
-from torch import Tensor
+from typing import Any
 
 from lyra.camera_paths import CameraPath, Look, choose_paths
 from lyra.cameras import Cameras
 from lyra.depth import DepthEstimator
 from lyra.errors import LyraError, MissingExtraError
-from lyra.filming import Film
+from lyra.filming import Film, check_lengths, check_names
 from lyra.formats import write_atomically
 from lyra.guardrail import Guardrail, GuardrailChoice, choose_guardrail
 from lyra.inputs import Photo, is_video, load_photo, load_posed_photos
@@ -140,22 +139,25 @@ def decide(model: Model, photo_path: Path | None, options: GenerateOptions, rank
     Raises:
         LyraError: the input, the options, the model or the machine.
     """
-    require_extras()
+    require_extra("av", "PyAV")
     model.require("vae", "decoder")
     if options.teacher is None:
         model.require("transformer", "scheduler", "text")
     config = sampling_config(model, options)
     check_text(model, photo_path, options)
+    paths = choose_paths(
+        options.trajectories, options.seed, options.movement, options.look, config.frames, config.height, config.width
+    )
     video, photos, cameras = None, [], None
     if photo_path is not None and is_video(photo_path):
         check_video(model, options)
         video = load_video_input(photo_path, config, options.video)
+        check_lengths(paths, video.frames.new_ones(4), config.frames)
+        check_names(["input", *(path.name for path in paths)])
     else:
+        check_photo(photo_path, options)
         photos, cameras = load_input(photo_path, config)
-    paths = choose_paths(
-        options.trajectories, options.seed, options.movement, options.look, config.frames, config.height, config.width
-    )
-    placement = place_model(model, options, ranks)
+    placement = place_model(model, options, ranks, moving=video is not None)
     guardrail = choose_guardrail(_licences(model), options.guardrail, placement.device)
     if guardrail is not None and options.text.prompt:
         guardrail.check_text(options.text.prompt)
@@ -165,12 +167,12 @@ def decide(model: Model, photo_path: Path | None, options: GenerateOptions, rank
     return Decisions(config, placement, guardrail, paths, photos, video, cameras, identity)
 
 
-def require_extras() -> None:
-    """Says at the start, not after minutes of work, that the package for the output's videos is missing."""
+def require_extra(module: str, package: str) -> None:
+    """Says at the start, not after minutes of work, that a package for the output's files is missing."""
     try:
-        __import__("av")
+        __import__(module)
     except ImportError as error:
-        raise MissingExtraError("PyAV", "video", "writing a scene's files") from error
+        raise MissingExtraError(package, "video", "writing a scene's files") from error
 
 
 def sampling_config(model: Model, options: GenerateOptions) -> TeacherConfig:
@@ -204,14 +206,14 @@ def check_text(model: Model, photo_path: Path | None, options: GenerateOptions) 
         raise LyraError("a prompt needs T5: name its folder, or owner/name@commit, by --text-encoder")
 
 
-def place_model(model: Model, options: GenerateOptions, ranks: Ranks) -> Placement:
+def place_model(model: Model, options: GenerateOptions, ranks: Ranks, moving: bool = False) -> Placement:
     """Where the model runs; says what it needs and what there is.
 
     Raises:
         LyraError: it does not fit.
     """
     clips = len(options.trajectories)
-    needs, available = needs_of_model(model, clips), find_memory(options.memory.device)
+    needs, available = needs_of_model(model, clips, moving), find_memory(options.memory.device)
     if options.memory.eight_bit:
         needs = halve_teacher(needs)
     placement = plan(needs, available, options.memory, clips)
@@ -256,15 +258,30 @@ def check_video(model: Model, options: GenerateOptions) -> None:
     """Says before any work what a video cannot be used with.
 
     Raises:
-        LyraError: a prompt, another teacher or this model.
+        LyraError: a prompt that nothing reads, this model, or a package is missing.
     """
-    if options.text.prompt and options.text.text_encoder is None:
+    if options.text.prompt and options.text.text_encoder is None and options.teacher is None:
         raise LyraError("a video needs no prompt: leave out --prompt")
+    if options.text.text_to_image is not None:
+        raise LyraError("--text-to-image draws the first image, which the video has: leave one of them out")
+    require_extra("fourdgs", "fourdgs")
     if model.decoder.config.geometry != "cache":
         raise LyraError(
             f"the student of model {model.config.name!r} makes one moment at a time: generate the clips with a photo's "
             "command, then lyra decode --time"
         )
+
+
+def check_photo(path: Path | None, options: GenerateOptions) -> None:
+    """Says before any work which options are not for a photo.
+
+    Raises:
+        LyraError: an option of videos, or two sources of the first image.
+    """
+    if options.video.cameras is not None or options.video.chunks is not None:
+        raise LyraError("--cameras and --chunks are for videos: give a photo's cameras in a transforms.json")
+    if path is not None and options.text.text_to_image is not None:
+        raise LyraError("--text-to-image draws the first image: leave out the photo, or it")
 
 
 def choose_depth(model: Model, choice: str, device: str) -> DepthEstimator:
@@ -308,16 +325,6 @@ def _finish_network(transformer: Any, wish: MemoryWish) -> None:
         quantize(transformer)
     if wish.compile:
         transformer.compile()
-
-
-def move_tensors(inputs: Any, device: str) -> Any:
-    """A dataclass of tensors, and of such dataclasses, on another device."""
-    if isinstance(inputs, Tensor):
-        return inputs.to(device)
-    if not is_dataclass(inputs):
-        return inputs
-    moved = {item.name: move_tensors(getattr(inputs, item.name), device) for item in fields(inputs)}
-    return replace(cast(Any, inputs), **moved)
 
 
 def run_identity(
@@ -366,8 +373,13 @@ def _digest(cameras: Cameras) -> str:
     return hashlib.sha256(b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors)).hexdigest()
 
 
+def _is_leftover(path: Path) -> bool:
+    """Whether a process that was killed while it wrote has left this (``write_atomically``)."""
+    return re.fullmatch(r"\..*\.[0-9a-f]{12}\.part", path.name) is not None
+
+
 def prepare_folder(out: Path, identity: dict[str, Any], resume: bool) -> None:
-    """Claims the output folder for a run.
+    """Claims the output folder for a run. What a run leaves that failed before its first clip is no hindrance.
 
     Raises:
         LyraError: it is a file, cannot be written to, holds something else, or another run's clips.
@@ -375,16 +387,18 @@ def prepare_folder(out: Path, identity: dict[str, Any], resume: bool) -> None:
     marker = out / "clips/run.json"
     if out.exists() and not out.is_dir():
         raise LyraError(f"{out} is a file: give a folder for the scene")
-    for leftover in out.rglob(".*.part"):  # of a process that was killed while it wrote
-        leftover.unlink(missing_ok=True)
-    if any(path.is_file() for path in out.rglob("*")):
+    files = [path for path in out.rglob("*") if path.is_file()]
+    leftovers = [path for path in files if _is_leftover(path)]
+    if set(files) - {marker, out / "clips/input.safetensors", *leftovers}:
         if not resume:
             raise LyraError(f"{out} is not empty: give another folder, or --resume to go on with the run in it")
         if not marker.is_file():
             raise LyraError(f"{out} holds no run to resume: give another folder")
         if _read_json(marker) != identity:
             raise LyraError(f"{out} holds a run with another input, model, seed or options: give another folder")
-        return
+    # Only now is it known that they are ours.
+    for leftover in leftovers:
+        leftover.unlink(missing_ok=True)
     with write_atomically(marker) as path:
         path.write_text(json.dumps(identity, indent=2) + "\n")
 

@@ -1,5 +1,6 @@
 """A scene, still or dynamic: Gaussians, the input camera they were made from, and where they came from."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from lyra.dynamic import DynamicGaussians, crop
 from lyra.errors import LyraError
 from lyra.formats import load_ply, save_ply, write_atomically
 from lyra.formats.dynamic_splats import load_dynamic, save_dynamic, save_frames
+from lyra.formats.files import explain_writing
 from lyra.gaussians import Gaussians
 from lyra.rendering import Rendering, render
 
@@ -81,16 +83,41 @@ class Scene:
         """Writes ``scene.ply`` and ``scene.json``; of a dynamic scene also ``dynamic.safetensors`` and ``frames/``, one
         PLY a moment.
 
+        ``scene.ply`` is the first moment that shows anything: readers refuse an empty one. What another scene has left
+        in the folder of these files, and beside a still scene its ``scene.4dgs``, is removed at the end.
+
         Raises:
             LyraError: the folder cannot be written to.
         """
         folder = Path(folder)
-        save_ply(self.gaussians, folder / PLY)
+        save_ply(self._shown(), folder / PLY)
         if self.dynamic is not None:
             save_frames(self.dynamic, folder)
             save_dynamic(self.dynamic, folder / DYNAMIC)
         with write_atomically(folder / PROVENANCE) as path:
             path.write_text(json.dumps({**self.provenance, "input_camera": self._camera_json()}, indent=2) + "\n")
+        self._remove_others(folder)
+
+    def _shown(self) -> Gaussians:
+        """The first moment at which anything is there."""
+        if self.dynamic is None or len(self.gaussians):
+            return self.gaussians
+        first = next((i for i, moment in enumerate(self.dynamic.moments) if len(moment)), 0)
+        return self.dynamic.moment(first)
+
+    def _remove_others(self, folder: Path) -> None:
+        """Removes another scene's files that this one does not have."""
+        moments = 0 if self.dynamic is None else len(self.dynamic)
+        frames = (folder / "frames").glob("[0-9]*.ply")
+        others = [path for path in frames if path.stem.isdecimal() and int(path.stem) >= moments]
+        if self.dynamic is None:
+            others += [folder / DYNAMIC, folder / "scene.4dgs"]
+        with explain_writing(folder):
+            for path in others:
+                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is not there, or holds something else
+            if not moments:
+                (folder / "frames").rmdir()
 
     def _camera_json(self) -> dict[str, Any]:
         camera = self.input_camera

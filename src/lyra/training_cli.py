@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from lyra.errors import LyraError
+
 
 @dataclass(frozen=True)
 class TrainingRun:
@@ -41,6 +43,8 @@ def train(
 
     workspace = parts.Workspace(run or Path("runs") / size, MINI if size == "mini" else SMOKE, worlds)
     given = {name: value for name, value in vars(leg).items() if value is not None}
+    if part == "tokenizer" and given:
+        raise LyraError("the tokenizer is fitted at once: leave out --minutes, --steps and --learning-rate")
     match part:
         case "tokenizer":
             parts.train_tokenizer(workspace)

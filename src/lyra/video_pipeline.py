@@ -7,26 +7,33 @@ from typing import Any
 import torch
 
 from lyra.clips import Clip
+from lyra.depth import DepthEstimator
 from lyra.dynamic import DynamicGaussians, join
 from lyra.errors import LyraError
-from lyra.filming import film_video, moving_cache
+from lyra.filming import film_video
 from lyra.formats.dynamic_splats import save_4dgs
 from lyra.gaussians import transform
 from lyra.model import Model
 from lyra.ranks import Ranks
 from lyra.render_video import write_bullet, write_fly_through
-from lyra.runs import Decisions, GenerateOptions, Timings, choose_depth, describe_run, make_film, move_tensors
+from lyra.runs import Decisions, GenerateOptions, Timings, describe_run, make_film
 from lyra.scene import Scene
-from lyra.student.inputs import prepare_student_inputs, splat_stride
-from lyra.student.moments import Source, at_every_frame, decode_moments, shrink_source
+from lyra.student.moments import at_every_frame, decode_moments
 from lyra.teacher.tiling import place_tokenizer
+from lyra.video_synthesis import prepare_moving_inputs
 from lyra.video_views import VideoViews, estimate_video
 from lyra.videos import Video
 from lyra.viewer import write_viewer
 
 
 def generate_from_video(
-    model: Model, path: Path, out: Path, decided: Decisions, options: GenerateOptions, ranks: Ranks
+    model: Model,
+    path: Path,
+    out: Path,
+    decided: Decisions,
+    estimator: DepthEstimator,
+    options: GenerateOptions,
+    ranks: Ranks,
 ) -> Scene:
     """Turns a video into a dynamic scene and writes all of its files to ``out``.
 
@@ -35,6 +42,7 @@ def generate_from_video(
         path: Of the video.
         out: Folder of the scene, prepared.
         decided: With the video's frames.
+        estimator: Of depth, frame by frame.
         options: Seed, trajectories and so on.
         ranks: The processes that share the clips.
 
@@ -43,7 +51,6 @@ def generate_from_video(
     """
     timings, video, fov = Timings(), decided.video, {}
     assert video is not None
-    estimator = choose_depth(model, options.depth, decided.placement.device)
     if ranks.first:
         with timings.stage("depth"):
             views, fov = estimate_video(estimator, video, options.fov)
@@ -97,15 +104,10 @@ def decode_video_clips(model: Model, clips: Sequence[Clip], views: VideoViews, d
     placement = decided.placement
     tokenizer = place_tokenizer(model.tokenizer, placement)
     decoder = at_every_frame(model.decoder, tokenizer.spec.temporal)
-    cache = moving_cache(views, decided.config.edges)
     origin = views.cameras.camera_to_world[0]
-    inputs = prepare_student_inputs(clips, tokenizer, decoder.config, cache)
-    cameras = views.cameras.relative_to(origin)
-    source = shrink_source(
-        Source(views.depth, views.moving, views.still, cameras), splat_stride(tokenizer.spec, decoder.config)
-    )
+    inputs, source = prepare_moving_inputs(clips, views, tokenizer, decoder.config, decided.config.edges)
     with placement.hosting(decoder):
-        dynamic = decode_moments(decoder, move_tensors(inputs, placement.device), source, tokenizer, views.seconds)
+        dynamic = decode_moments(decoder, inputs, source, tokenizer, views.seconds)
     if not bool((origin == torch.eye(4)).all()):
         dynamic = dynamic.map(lambda part: transform(part, origin[:3, :3], origin[:3, 3]))
     finite = [

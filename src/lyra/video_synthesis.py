@@ -13,13 +13,18 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from lyra.cache import EdgeFilter
 from lyra.cameras import Cameras
 from lyra.clips import Clip
 from lyra.filming import moving_cache
 from lyra.formats import load_tensors, save_tensors
 from lyra.model import Model
+from lyra.student import DecoderConfig, StudentInputs, prepare_student_inputs
+from lyra.student.inputs import splat_stride
+from lyra.student.moments import Source, shrink_source
 from lyra.synthesis import claim_folder
 from lyra.teacher import TeacherRequest
+from lyra.tokenizer import Tokenizer
 from lyra.trajectories import TRAJECTORY_NAMES, draw_distance, trajectory_cameras
 from lyra.video_views import VideoViews, estimate_video
 from lyra.videos import Video
@@ -51,6 +56,24 @@ def input_clip(model: Model, views: VideoViews) -> Clip:
     """The input video itself as a clip."""
     latents = model.tokenizer.normalize(model.tokenizer.encode((views.images * 2 - 1).movedim(0, 1)[None]))[0]
     return Clip(latents.float(), views.cameras)
+
+
+def prepare_moving_inputs(
+    clips: Sequence[Clip], views: VideoViews, tokenizer: Tokenizer, config: DecoderConfig, edges: EdgeFilter | None
+) -> tuple[StudentInputs, Source]:
+    """What the student is given of a video and its clips, both on the grid of its Gaussians.
+
+    Args:
+        clips: The input video's own, then one a trajectory.
+        views: Of the video.
+        tokenizer: The teacher's.
+        config: Of a decoder from ``at_every_frame``.
+        edges: The teacher's filter of the cache.
+    """
+    inputs = prepare_student_inputs(clips, tokenizer, config, moving_cache(views, edges))
+    cameras = views.cameras.relative_to(views.cameras.camera_to_world[0])
+    source = Source(views.depth, views.moving, views.still, cameras)
+    return inputs, shrink_source(source, splat_stride(tokenizer.spec, config))
 
 
 @torch.no_grad()
@@ -98,14 +121,14 @@ def synthesize_videos(
         views, _ = estimate_video(model.depth, as_video(frames, (len(frames) - 1) / model.config.teacher.fps))
         forward = imagine_moving_clips(model, views, seed)
         backward = imagine_moving_clips(model, reverse(views), seed + 1)
-        save_moving_scene(MovingScene(views, forward, backward), path)
+        save_moving_scene(MovingScene(views, (input_clip(model, views), *forward), backward), path)
     return paths
 
 
 def save_moving_scene(scene: MovingScene, path: Path) -> None:
-    """Writes a scene; of its clips those that the teacher made."""
+    """Writes a scene; of its clips those that the teacher made, without the input video's own."""
     tensors = scene.views.tensors()
-    for name, clips in (("forward", scene.clips), ("backward", scene.backward)):
+    for name, clips in (("forward", scene.clips[1:]), ("backward", scene.backward)):
         tensors[f"{name}.latents"] = torch.stack([clip.latents for clip in clips]).half()
         tensors[f"{name}.camera_to_world"] = torch.stack([clip.cameras.camera_to_world for clip in clips])
     save_tensors(tensors, path)

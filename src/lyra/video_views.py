@@ -4,7 +4,7 @@ Depth is estimated picture by picture and made consistent over time: what does n
 each picture's depth is brought to that scale.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lyra.cache import build_cache, fill_holes, render_cache
-from lyra.cameras import Cameras
+from lyra.cameras import Cameras, through_lens
 from lyra.depth import DepthEstimator, scene_depth
 from lyra.depth.alignment import align_depth
 from lyra.errors import LyraError
@@ -178,11 +178,12 @@ def _still_camera(estimator: DepthEstimator, video: Video, start: InputViews) ->
 def _moving_camera(estimator: DepthEstimator, video: Video, start: InputViews) -> VideoViews:
     """Each frame's depth is aligned to the frame before it, seen from where the frame is."""
     assert video.cameras is not None
-    poses = video.cameras.relative_to(video.cameras.camera_to_world[0])
+    # Another field of view than the file's holds for all frames; what the file says of zooming stays.
+    poses = through_lens(video.cameras, start.cameras.intrinsics[0]).relative_to(video.cameras.camera_to_world[0])
     scale = find_pose_unit(start, video.frames[1:], poses[1:])
     moved = poses.camera_to_world.clone()
     moved[:, :3, 3] *= scale
-    cameras = Cameras(moved, start.cameras.intrinsics.expand(len(poses), 4), start.cameras.height, start.cameras.width)
+    cameras = replace(poses, camera_to_world=moved)
     depths = [start.depth[0]]
     for index in range(1, len(poses)):
         before = build_cache(

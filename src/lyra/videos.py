@@ -27,6 +27,8 @@ _LEAST_WHOLE = 0.9
 """Share of the length that a file gives itself that its frames must reach."""
 _BLACK = 3.0
 """Standard deviation in 8-bit levels, over all frames, below which a video shows nothing."""
+_HDR = {16: "PQ", 18: "HLG"}
+"""Transfer characteristics of ISO/IEC 23091-2 that are not shown as sRGB."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ def _open(path: Path) -> Any:
     try:
         if path.stat().st_size == 0:
             raise LyraError(f"{path} is empty: export or download the video again")
-        container = av.open(str(path))
+        # FFmpeg takes what is before a colon in a relative path for a protocol.
+        container = av.open(str(path.absolute()))
     except (av.FFmpegError, ValueError):
         raise LyraError(f"{path} {_DAMAGED}") from None
     except OSError as error:
@@ -157,6 +160,9 @@ def _read_times(path: Path, notes: list[str]) -> list[float]:
         if rate is None:
             rate = 1 / 25
             _check_size(path, frame.width, frame.height)
+            if frame.color_trc in _HDR:
+                name = _HDR[frame.color_trc]
+                notes.append(f"its colors are HDR ({name}) and taken as sRGB: they come out pale, export it as SDR")
         # Some containers have no times, or the same twice.
         stamp = frame.time if frame.time is not None else (times[-1] + rate if times else 0.0)
         times.append(max(float(stamp), times[-1] + 1e-4) if times else float(stamp))

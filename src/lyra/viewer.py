@@ -42,7 +42,7 @@ def write_viewer(
         gaussians: An unbatched set, or a scene that moves; NaN is a defect of the caller.
         path: The file, by convention ``index.html``.
         initial_camera: Exactly one view; the page starts there and always shows the view's whole height.
-        title: Title of the page.
+        title: Title of the page; what is no Unicode, as in file names of other encodings, becomes "?".
 
     Raises:
         LyraError: The file cannot be written.
@@ -64,7 +64,7 @@ def write_viewer(
     parts = {name: (assets / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS}
     page = Template((assets / "page.html").read_text(encoding="utf-8")).substitute(
         parts,
-        title=html.escape(title),
+        title=html.escape(title.encode("utf-8", "replace").decode("utf-8")),
         background=", ".join(map(str, BACKGROUND)),
         scene=json.dumps(scene),
         packed=_text(packed),

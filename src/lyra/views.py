@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra.cache import build_cache, render_cache
-from lyra.cameras import Cameras, concatenate_cameras, intrinsics_from_fov
+from lyra.cameras import Cameras, concatenate_cameras, intrinsics_from_fov, through_lens
 from lyra.depth import DepthEstimator, scene_depth
 from lyra.depth.alignment import align_depth
 from lyra.errors import LyraError
@@ -111,7 +111,8 @@ def estimate_views(
     camera = Cameras(torch.eye(4)[None], lens[None], *first.image.shape[1:])
     views = InputViews(first.image[None], depth[None], camera)
     if cameras is not None and len(photos) > 1:
-        views = _join_views(estimator, views, photos[1:], cameras.relative_to(cameras.camera_to_world[0])[1:])
+        poses = through_lens(cameras, lens).relative_to(cameras.camera_to_world[0])
+        views = _join_views(estimator, views, photos[1:], poses[1:])
     return views, {"degrees": degrees, "source": source}
 
 

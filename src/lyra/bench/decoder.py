@@ -118,7 +118,7 @@ def _measure(case: Case) -> dict[str, Any]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     decoder = GaussianDecoder(CONFIGS[case.variant]).to(device)
-    inputs = _move(make_inputs(case), device)
+    inputs = make_inputs(case).to(device)
 
     def call() -> None:
         decode_scene(decoder, inputs)
@@ -134,11 +134,6 @@ def _measure(case: Case) -> dict[str, Any]:
     if device == "cuda":
         result["peak_memory_mb"] = torch.cuda.max_memory_allocated() // 2**20
     return result
-
-
-def _move(inputs: StudentInputs, device: str) -> StudentInputs:
-    moved = {name: value.to(device) for name, value in vars(inputs).items() if isinstance(value, torch.Tensor)}
-    return replace(inputs, **moved)
 
 
 def _measure_layers(tokens: int) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def run_step(step: Step, config: DecoderConfig | None = None) -> dict[str, Any]:
     torch.manual_seed(0)
     decoder = GaussianDecoder(config or DecoderConfig()).to(device)
     inputs, cameras = _make_scene(step)
-    inputs = replace(inputs, **{k: v.to(device) for k, v in vars(inputs).items() if isinstance(v, torch.Tensor)})
+    inputs = inputs.to(device)
     cameras = cameras[torch.linspace(0, step.frames - 1, VIEWS).long()].to(device)
     truth = torch.rand(VIEWS, 3, step.height, step.width, device=device)
     depth = 0.5 + torch.rand(VIEWS, step.height, step.width, device=device)

@@ -11,17 +11,15 @@ from tqdm import tqdm
 from lyra.cache import MAX_DEPTH
 from lyra.cameras import Cameras, concatenate_cameras, intrinsics_from_fov
 from lyra.dynamic import DynamicGaussians
-from lyra.errors import MissingExtraError
+from lyra.errors import LyraError, MissingExtraError
 from lyra.evaluation.moving import MovingScores, MovingTruth, dynamic_baselines, film_truth
 from lyra.evaluation.perceptual import PerceptualDistance
-from lyra.filming import moving_cache
 from lyra.formats import save_image
 from lyra.model import Model
 from lyra.rendering import render
-from lyra.student import prepare_student_inputs
-from lyra.student.moments import Source, at_every_frame, decode_moments
+from lyra.student.moments import at_every_frame, decode_moments
 from lyra.trajectories import TRAJECTORY_NAMES, draw_distance, trajectory_cameras
-from lyra.video_synthesis import as_video, imagine_moving_clips, input_clip
+from lyra.video_synthesis import as_video, imagine_moving_clips, input_clip, prepare_moving_inputs
 from lyra.video_views import VideoViews, estimate_video
 from lyra.worlds import INPUT_FOV, render_moving_world, sample_moving_world
 
@@ -54,7 +52,15 @@ def evaluate_dynamic(model: Model, options: DynamicOptions = DynamicOptions(), r
 
     Returns:
         ``scenes`` and ``rows``, one a method; ``truth`` has its own flicker alone.
+
+    Raises:
+        LyraError: the student's geometry is another.
     """
+    if model.decoder.config.geometry != "cache":
+        raise LyraError(
+            f"the student of model {model.config.name!r} makes one moment at a time and no scene that moves: give a "
+            "model with a student of cache geometry, like mini"
+        )
     try:
         judge = PerceptualDistance()
     except MissingExtraError:
@@ -101,9 +107,8 @@ def decode_views(model: Model, views: VideoViews, seed: int) -> DynamicGaussians
     """Teacher and student on the views of a video."""
     clips = (input_clip(model, views), *imagine_moving_clips(model, views, seed))
     decoder = at_every_frame(model.decoder, model.tokenizer.spec.temporal)
-    cache = moving_cache(views, model.config.teacher.edges)
-    inputs = prepare_student_inputs(clips, model.tokenizer, decoder.config, cache)
-    source = Source(views.depth, views.moving, views.still, views.cameras)
+    edges = model.config.teacher.edges
+    inputs, source = prepare_moving_inputs(clips, views, model.tokenizer, decoder.config, edges)
     return decode_moments(decoder, inputs, source, model.tokenizer, views.seconds)
 
 

@@ -1,6 +1,7 @@
 """Numbers about a finished scene, from its folder alone."""
 
 import math
+import re
 from pathlib import Path
 
 import torch
@@ -17,6 +18,9 @@ from lyra.synthesis import input_cache
 from lyra.teacher import TeacherConfig
 from lyra.video_views import VideoViews
 
+_INPUT_CLIP = re.compile(r"input(\.\d+)?")
+"""Names of the clips of a video itself: of the whole, or of a chunk."""
+
 
 @torch.no_grad()
 def evaluate_scene(folder: Path) -> dict[str, float | None]:
@@ -24,8 +28,9 @@ def evaluate_scene(folder: Path) -> dict[str, float | None]:
 
     Returns:
         ``input_psnr``: rendered at the input camera against the photo at the model's size, dB.
-        ``coverage``: share of pixels with alpha above 0.5 over all frames of the trajectories.
-        ``visible_psnr``: over all frames, against the photo's own pixels warped by the predicted depth, where
+        ``coverage``: share of pixels with alpha above 0.5 over all frames of the trajectories; a video's own clips, at
+        the input view, are none.
+        ``visible_psnr``: over the same frames, against the photo's own pixels warped by the predicted depth, where
         those land, dB; None where none do.
         ``seconds``, ``peak_memory_mb``: of the generation, as recorded; of its last leg after a resume.
         Of a dynamic scene these are its first moment's, and there is more; see ``follow_input``.
@@ -37,6 +42,8 @@ def evaluate_scene(folder: Path) -> dict[str, float | None]:
     if not {"model", "timings", "peak_memory_mb"} <= scene.provenance.keys():
         raise LyraError(f"{folder}/scene.json is not of generate: generate the scene again")
     paths = sorted((folder / "clips").glob("*/clip.safetensors"))
+    if scene.dynamic is not None:
+        paths = [path for path in paths if not _INPUT_CLIP.fullmatch(path.parent.name)]
     if not paths or not (folder / "clips/input.safetensors").is_file():
         raise LyraError(f"{folder} has no clips to evaluate against: give a folder that generate wrote")
     view = load_tensors(folder / "clips/input.safetensors")

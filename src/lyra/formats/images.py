@@ -1,6 +1,8 @@
 """PNG images and H.264 videos."""
 
+from collections.abc import Iterable
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,7 @@ def load_image(path: Path) -> Float[Tensor, "3 height width"]:
 
 
 def save_video(
-    frames: Float[Tensor, "time 3 height width"] | UInt8[np.ndarray, "time 3 height width"],
+    frames: Iterable[Float[Tensor, "3 height width"] | UInt8[np.ndarray, "3 height width"]],
     path: Path,
     fps: float | int,
 ) -> None:
@@ -60,31 +62,36 @@ def save_video(
     bytes: one encoder thread, no dates, no version of the muxer.
 
     Args:
-        frames: sRGB, floats in [0, 1] or bytes.
+        frames: sRGB, floats in [0, 1] or bytes, all of one size; a tensor of frames, or one after another.
         path: The file, by convention ``*.mp4``.
-        fps: Frames per second.
+        fps: Frames per second, positive.
 
     Raises:
         LyraError: The file cannot be written.
         MissingExtraError: PyAV is not installed.
-        ValueError: There are no frames, or they hold NaN.
+        ValueError: There are no frames, they hold NaN, or ``fps`` is not positive.
     """
     try:
         import av
     except ImportError:
         raise MissingExtraError("PyAV", "video", "writing a video") from None
 
-    if len(frames) == 0:
-        raise ValueError("a video needs at least one frame")
-    height, width = (size + size % 2 for size in frames.shape[-2:])
     rate = Fraction(fps).limit_denominator(1001)
+    if rate <= 0:
+        raise ValueError(f"a video of {fps} frames per second")
+    pictures = map(_to_8_bit, frames)
+    first = next(pictures, None)
+    if first is None:
+        raise ValueError("a video needs at least one frame")
+    height, width = (size + size % 2 for size in first.shape[-2:])
     with write_atomically(path) as temporary:
         options = {"movflags": "+faststart", "fflags": "+bitexact"}
-        with av.open(str(temporary), "w", format="mp4", options=options) as container:
+        # FFmpeg takes what is before a colon in a relative path for a protocol.
+        with av.open(str(temporary.absolute()), "w", format="mp4", options=options) as container:
             stream: Any = container.add_stream("libx264", rate=rate)
             _configure(stream, height, width, rate)
-            for index, frame in enumerate(frames):
-                picture = av.VideoFrame.from_ndarray(_to_yuv420(_to_8_bit(frame)), format="yuv420p")
+            for index, frame in enumerate(chain([first], pictures)):
+                picture = av.VideoFrame.from_ndarray(_to_yuv420(frame), format="yuv420p")
                 picture.pts = index
                 picture.colorspace, picture.color_range = _BT709, _LIMITED_RANGE
                 container.mux(stream.encode(picture))

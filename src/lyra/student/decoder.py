@@ -4,8 +4,8 @@ Source: ``LatentRecon`` of Lyra (sections "3DGS decoder" of paper and fact sheet
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, cast
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -107,6 +107,19 @@ class StudentInputs:
     times: Float[Tensor, "target channel latent_time_plus_one latent_height latent_width"] | None = None
     """Source times and, last, the target time through the tokenizer; shared by all views. A batch of one scene may
     have several target times, which then are the batch of its Gaussians."""
+
+    def to(self, device: torch.device | str) -> "StudentInputs":
+        """The same on another device."""
+        return _moved(self, device)
+
+
+def _moved(part: Any, device: torch.device | str) -> Any:
+    """A dataclass of tensors, and of such dataclasses, on another device."""
+    if isinstance(part, Tensor):
+        return part.to(device)
+    if not is_dataclass(part):
+        return part
+    return replace(cast(Any, part), **{item.name: _moved(getattr(part, item.name), device) for item in fields(part)})
 
 
 class PatchEmbed(nn.Module):

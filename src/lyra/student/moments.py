@@ -183,13 +183,17 @@ def decode_series(
     """The same Gaussians at every frame's time, which is their leading axis.
 
     They are pruned by their opacity pooled over all times (its largest), so that none comes and goes by its rank.
+    Everything is on the CPU but the decoder, which may be on a GPU.
     """
+    device = next(decoder.parameters()).device
     frames = len(source.depth)
     shown = show_at(inputs, source, range(frames), tokenizer.spec.temporal)
     groups = [range(first, min(first + batch, frames)) for first in range(0, frames, batch)]
     candidates = (shown.amax(0) > SHOWN).flatten().nonzero()[:, 0]
     parts = [
-        decode_candidates(decoder, aim(inputs, group, shown[group.start : group.stop], tokenizer), candidates)
+        decode_candidates(
+            decoder, aim(inputs, group, shown[group.start : group.stop], tokenizer).to(device), candidates.to(device)
+        ).to("cpu")
         for group in groups
     ]
     series = Gaussians(**{name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])})

@@ -14,12 +14,12 @@ from lyra.filming import moving_cache
 from lyra.losses import LossWeights, depth_loss
 from lyra.model import Model
 from lyra.rendering import render
-from lyra.student import GaussianDecoder, StudentInputs, prepare_student_inputs
+from lyra.student import GaussianDecoder, StudentInputs
 from lyra.student.decoder import select_views
 from lyra.student.moments import SHOWN, Source, aim, at_every_frame, decode_candidates, show_at
 from lyra.training.perceptual import FeatureDistance
 from lyra.trajectories import noise_generator
-from lyra.video_synthesis import MovingScene
+from lyra.video_synthesis import MovingScene, prepare_moving_inputs
 
 _BELIEVED = 0.3
 """Weight of the input video's own frame, which is sharper than the teacher's, beside those of the trajectories."""
@@ -47,20 +47,23 @@ class MovingSet:
     def __init__(self, scenes: Sequence[MovingScene], model: Model):
         self.scenes, self.model = scenes, model
         self.decoder = at_every_frame(model.decoder, model.tokenizer.spec.temporal)
-        self._inputs: dict[int, StudentInputs] = {}
+        self._prepared: dict[int, tuple[StudentInputs, Source]] = {}
 
     def inputs(self, index: int) -> StudentInputs:
         """Inputs of the input video and all trajectories of a scene."""
-        if index not in self._inputs:
-            scene = self.scenes[index]
-            cache = moving_cache(scene.views, self.model.config.teacher.edges)
-            self._inputs[index] = prepare_student_inputs(scene.clips, self.model.tokenizer, self.decoder.config, cache)
-        return self._inputs[index]
+        return self._prepare(index)[0]
 
     def source(self, index: int) -> Source:
-        """What the input video of a scene shows."""
-        views = self.scenes[index].views
-        return Source(views.depth, views.moving, views.still, views.cameras)
+        """What the input video of a scene shows, on the grid of the Gaussians."""
+        return self._prepare(index)[1]
+
+    def _prepare(self, index: int) -> tuple[StudentInputs, Source]:
+        if index not in self._prepared:
+            scene, model = self.scenes[index], self.model
+            self._prepared[index] = prepare_moving_inputs(
+                scene.clips, scene.views, model.tokenizer, self.decoder.config, model.config.teacher.edges
+            )
+        return self._prepared[index]
 
     def seen(self, index: int, moment: int, backward: bool) -> tuple[Float[Tensor, "view 3 height width"], Cameras]:
         """Pictures and cameras of a moment from all trajectories, in the order forward, backward."""
