@@ -46,7 +46,7 @@ class Step:
 DEFAULT = (
     *(Step(frames, *SMALL, recompute=False) for frames in (17, 49)),
     *(Step(frames, *size) for size in (SMALL, MIDDLE) for frames in (17, 49, 121)),
-    Step(17, *LARGE),
+    *(Step(frames, *LARGE) for frames in (17, 49)),
 )
 TARGET = Step(121, *LARGE)
 
