@@ -74,17 +74,19 @@ def test_a_training_step_learns_from_all_losses():
     assert again["loss"] == pytest.approx(result["loss"], rel=1e-2)
 
 
-def test_extrapolation_finds_what_is_linear_and_asks_for_enough():
+def test_extrapolation_follows_the_line_of_its_size_and_checks_it_at_others():
     def row(step: training.Step) -> dict:
-        size = step.case.tokens, step.height * step.width
+        size, tokens = step.height * step.width, step.case.tokens
+        bent = 0.9 if step.frames == 121 else 1.0
         return {
             **training.describe(step),
-            "peak_memory_mb": 500 + 0.5 * size[0] + 1e-3 * size[1],
-            "seconds": 1e-3 * size[0] + 1e-5 * size[1] + 0.1,
+            "peak_memory_mb": bent * (500 + 0.5 * tokens + 1e-3 * size),
+            "seconds": 1e-3 * tokens + 1e-5 * size + 0.1,
         }
 
-    rows = [row(step) for step in training.DEFAULT if step.recompute]
+    rows = [row(step) for step in training.DEFAULT]
     found = training.extrapolate(rows)
     assert found["peak_memory_mb"] == pytest.approx(500 + 0.5 * 56_320 + 1e-3 * 704 * 1280, rel=1e-3)
-    assert found["worst_fit"] < 1e-6 and "extrapolated" in found["variant"]
-    assert "error" in training.extrapolate(rows[:2])
+    assert found["peak_memory_mb_over"] == [1.11, 1.11] and found["seconds_over"] == [1, 1]
+    assert found["variant"] == "extrapolated"
+    assert "error" in training.extrapolate([r for r in rows if r["width"] < 1280])

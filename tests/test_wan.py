@@ -15,7 +15,8 @@ from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
 from lyra.cache import CacheViews, EdgeFilter, build_cache
 from lyra.errors import LyraError
-from lyra.memory import Placement
+from lyra.memory import Placement, weight_bytes
+from lyra.preflight import needs_of_model, with_teacher
 from lyra.smoke import build_smoke_model
 from lyra.teacher import TeacherRequest, VideoTeacher
 from lyra.teacher.wan import WanSampling, WanVACETeacher, embed_prompts, load_wan_teacher, mask_video
@@ -173,3 +174,15 @@ def test_prompts_are_embedded_as_by_the_pipeline(saved: Path, monkeypatch: pytes
         expected = pipeline.encode_prompt(" a  red\nroom ", "", max_sequence_length=512, device=torch.device("cpu"))
     for one, other in zip(found, expected, strict=True):
         assert torch.allclose(one, other[0], atol=1e-6)
+
+
+def test_the_preflight_counts_its_networks(saved: Path, tmp_path: Path):
+    own = needs_of_model(MODEL, 6)
+    with_wan = with_teacher(own, saved, 4)
+    pipeline = make_pipeline()
+    for part, name in (("transformer", "transformer"), ("vae", "teacher's vae")):
+        assert with_wan.weights[name] == pytest.approx(weight_bytes(getattr(pipeline, part)), rel=0.02)
+    assert with_wan.weights["teacher's text_encoder"] > 0
+    assert with_wan.weights["decoder"] == own.weights["decoder"]
+    assert with_wan.on_device(Placement()) > with_wan.on_device(Placement(offload=True))
+    assert with_teacher(own, tmp_path, 4) == own

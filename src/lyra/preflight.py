@@ -15,6 +15,7 @@ from lyra.memory import (
     Needs,
     NetworkSizes,
     Placement,
+    Stage,
     estimate_needs,
     find_memory,
     plan,
@@ -143,3 +144,23 @@ def halve_teacher(needs: Needs) -> Needs:
     weights = dict(needs.weights)
     weights["transformer"] = weights.get("transformer", 0) // 2
     return Needs(weights, needs.stages, needs.pixels)
+
+
+def with_teacher(needs: Needs, folder: Path, element_size: int) -> Needs:
+    """Needs with the networks of another teacher's pipeline in place of the model's, by its files' headers.
+
+    What they work in is taken for what the model's own teacher would.
+
+    Args:
+        needs: Of the model.
+        folder: Of a diffusers pipeline; needs stay as they are where it is none.
+        element_size: Bytes of one of its numbers once it is loaded.
+    """
+    if not (folder / "transformer").is_dir():
+        return needs
+    numbers = {part: stored_numbers(folder / part) for part in ("transformer", "text_encoder", "vae")}
+    weights = {**needs.weights, "transformer": element_size * numbers["transformer"]}
+    # Its other parts have names of their own beside the model's.
+    weights |= {f"teacher's {part}": element_size * numbers[part] for part in ("text_encoder", "vae")}
+    stages = (*needs.stages, *(Stage(f"teacher's {part}", 0) for part in ("text_encoder", "vae")))
+    return Needs(weights, stages, needs.pixels)

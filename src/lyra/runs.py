@@ -22,7 +22,7 @@ from lyra.guardrail import Guardrail, GuardrailChoice, choose_guardrail
 from lyra.inputs import Photo, is_video, load_photo, load_posed_photos
 from lyra.memory import LIBRARIES, MemoryWish, Placement, describe, find_memory, peak_memory_mb, plan, quantize
 from lyra.model import Model
-from lyra.preflight import halve_teacher, needs_of_model
+from lyra.preflight import halve_teacher, needs_of_model, with_teacher
 from lyra.ranks import Ranks
 from lyra.teacher import TeacherConfig, VideoTeacher
 from lyra.teacher.diffusion import Sampler
@@ -214,6 +214,8 @@ def place_model(model: Model, options: GenerateOptions, ranks: Ranks, moving: bo
     """
     clips = len(options.trajectories)
     needs, available = needs_of_model(model, clips, moving), find_memory(options.memory.device)
+    if options.teacher is not None:
+        needs = with_teacher(needs, Path(options.teacher), 4 if available.device == "cpu" else 2)
     if options.memory.eight_bit:
         needs = halve_teacher(needs)
     placement = plan(needs, available, options.memory, clips)

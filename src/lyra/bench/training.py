@@ -1,14 +1,14 @@
 """A training step of the paper's decoder with random weights and the paper's losses: seconds and peak memory.
 
 The step: the mix in bfloat16 with its blocks recomputed, Gaussians in float32, nine views rendered with deferred
-gradients, squared error, perceptual term and invariant depth, AdamW. What does not fit is extrapolated, and says so.
+gradients, squared error, perceptual term and invariant depth, AdamW. The paper's largest step is extrapolated, and says
+so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -118,21 +118,34 @@ def _whole_cells(images: torch.Tensor) -> torch.Tensor:
 
 
 def extrapolate(rows: Sequence[dict[str, Any]], target: Step = TARGET) -> dict[str, Any]:
-    """Memory and time of a step from those of smaller ones: least squares in tokens, pixels of a view and a constant.
+    """Memory and time of a step by the line through the two longest measured ones of its size.
 
-    Attention is the exception: time grows with its square, which the row leaves out, and memory does not.
+    ``over`` says how many times what was measured the same line gives for as many frames at smaller sizes.
     """
-    known = [row for row in rows if row.get("recompute") and "error" not in row]
-    row = {**describe(target), "variant": f"extrapolated from {len(known)} smaller steps"}
-    if len(known) < 4:
+    row = {**describe(target), "variant": "extrapolated"}
+    names = ("peak_memory_mb", "seconds")
+    sizes = {(r["height"], r["width"]) for r in rows}
+    found = {size: _line([r for r in rows if (r["height"], r["width"]) == size], target.frames) for size in sizes}
+    line = found.get((target.height, target.width))
+    if line is None:
         return {**row, "error": "too few steps were measured"}
-    matrix = np.array([[1, r["tokens"], r["height"] * r["width"]] for r in known], float)
-    sizes = np.array([1, target.case.tokens, target.height * target.width], float)
-    for name in ("peak_memory_mb", "seconds"):
-        # Relative errors, so that the smallest steps do not drown.
-        values = np.array([r[name] for r in known], float)
-        solution = np.linalg.lstsq(matrix / values[:, None], np.ones(len(known)), rcond=None)[0]
-        row[name] = round(float(sizes @ solution), 1)
-        if name == "peak_memory_mb":
-            row["worst_fit"] = round(float(np.abs(matrix @ solution / values - 1).max()), 3)
+    row |= {name: round(line(target.case.tokens, name)) for name in names}
+    known = [r for r in rows if r["frames"] == target.frames and "error" not in r]
+    for name in names:
+        ratios = [at(r["tokens"], name) / r[name] for r in known if (at := found[r["height"], r["width"]])]
+        row[f"{name}_over"] = [round(ratio, 2) for ratio in ratios]
     return row
+
+
+def _line(rows: Sequence[dict[str, Any]], below: int) -> Callable[[int, str], float] | None:
+    """A quantity by the number of tokens, through two recomputed steps of fewer frames."""
+    known = [row for row in rows if row["recompute"] and "error" not in row and row["frames"] < below]
+    if len(known) < 2:
+        return None
+    first, second = sorted(known, key=lambda row: row["tokens"])[-2:]
+
+    def at(tokens: int, name: str) -> float:
+        slope = (second[name] - first[name]) / (second["tokens"] - first["tokens"])
+        return second[name] + slope * (tokens - second["tokens"])
+
+    return at
