@@ -42,7 +42,7 @@ class Recipe:
     videos: int = 60
     """Videos of moving worlds that the teacher imagines twelve clips of, for the student's moments."""
     decoder_steps: int = 2000
-    moments_steps: int = 1200
+    moments_steps: int = 3000
 
 
 def run_legs(recipe: Recipe) -> None:

@@ -10,7 +10,7 @@ import torch
 from lyra.cache import DepthCache, EdgeFilter, build_cache
 from lyra.cameras import Cameras, intrinsics_from_fov, pixel_rays
 from lyra.clips import Clip
-from lyra.gaussians import Gaussians, prune
+from lyra.gaussians import Gaussians, matrix_from_quaternion, prune
 from lyra.recipe import MINI
 from lyra.student import DecoderConfig, GaussianDecoder, StudentInputs, decode_scene, prepare_student_inputs
 from lyra.student.decoder import activate_cache, activate_ray
@@ -142,10 +142,12 @@ def test_zero_raw_channels_are_exactly_the_base_surface():
     means = inputs.ray_origins + distance * inputs.ray_directions
     assert torch.allclose(gaussians.means, means.flatten(1, -2), atol=1e-6)
     assert torch.equal(gaussians.colors, base.color.flatten(1, -2))
-    expected = (0.3 * distance * inputs.pixel_angle[:, :, None, None, None, None]).expand_as(means).flatten(1, -2)
-    assert torch.allclose(gaussians.scales, expected, rtol=1e-5)
-    upright = torch.tensor([1.0, 0, 0, 0]).expand_as(gaussians.quaternions)
-    assert torch.equal(gaussians.quaternions, upright)
+    width = (0.3 * distance * inputs.pixel_angle[:, :, None, None, None, None]).flatten(1, -2)
+    cosine = (base.normals * inputs.ray_directions).sum(-1, keepdim=True).abs().flatten(1, -2)
+    length = width / cosine.clamp(min=1 / config.max_stretch)
+    assert torch.allclose(gaussians.scales, torch.cat([length, width, width], dim=-1), rtol=1e-5)
+    thin = matrix_from_quaternion(gaussians.quaternions)[..., 2]
+    assert torch.allclose((thin * base.normals.flatten(1, -2)).sum(-1).abs(), torch.ones(1), atol=1e-5)
     assert torch.allclose(gaussians.opacities, torch.sigmoid(torch.tensor(-0.7)))
 
 

@@ -77,6 +77,7 @@ MINI = Recipe(
         far=100.0,
         opacity_shift=0.0,
         base_scale=0.5,
+        max_stretch=3.0,
         novelty=5.0,
         keep=0.2,
     ),

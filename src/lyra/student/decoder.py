@@ -14,8 +14,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lyra.gaussians import Gaussians, merge, prune
+from lyra.gaussians import Gaussians, merge, multiply_quaternions, prune
 from lyra.student.mamba2 import SEGMENT, MambaBlock
+from lyra.student.surface import lie_on_surface
 
 RAW_CHANNELS = 12
 """distance 1, color 3, scale 3, rotation 4, opacity 1."""
@@ -50,6 +51,8 @@ class DecoderConfig:
     opacity_shift: float = -2.0
     base_scale: float = 0.3
     """Of a "cache" decoder: standard deviation of an uncorrected Gaussian in its cell's footprints."""
+    max_stretch: float = 3.0
+    """Of a "cache" decoder: how many times longer at most an uncorrected Gaussian is along its surface's slope."""
     novelty: float = 0.0
     """Of a "cache" decoder: added to the opacity's logit of a Gaussian that shows what none before it shows, and taken
     from the others'."""
@@ -59,6 +62,8 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         if not 0 < self.near < self.far:
             raise ValueError(f"near {self.near} and far {self.far} must be positive and in order")
+        if self.max_stretch < 1:
+            raise ValueError(f"max_stretch must be at least 1, got {self.max_stretch}")
         if not 0 < self.keep <= 1:
             raise ValueError(f"keep must be in (0, 1], got {self.keep}")
 
@@ -73,6 +78,8 @@ class BaseSurface:
     """1 where the cache has a point, 0 where the distance was filled in."""
     color: Float[Tensor, "batch view time height width 3"]
     """The tokenizer's decode of the teacher's latents."""
+    normals: Float[Tensor, "batch view time height width 3"]
+    """Unit normals of either sign, zero where unknown."""
     shown: Float[Tensor, "target view time height width"] | None = None
     """Of a dynamic scene: 1 where a Gaussian belongs to the scene at a target time, else 0."""
 
@@ -327,6 +334,7 @@ def select_views(inputs: StudentInputs, views: Sequence[int]) -> StudentInputs:
             distance=base.distance[:, picked],
             covered=base.covered[:, picked],
             color=base.color[:, picked],
+            normals=base.normals[:, picked],
             shown=None if base.shown is None else base.shown[:, picked],
         )
     return replace(
@@ -374,7 +382,8 @@ def activate_cache(
     """The small student's activation: corrections of the base surface.
 
     Distance is the base's times exp(x), between near and far; scale is a share of the cell's footprint times exp(x),
-    at most 4 footprints; color is the base's plus x; zero raw channels are the base surface itself.
+    at most 4 footprints, along the surface's slope longer by what the slope hides from the ray; rotation turns about
+    the surface's own axes; color is the base's plus x; zero raw channels are the base surface itself.
     """
     base = inputs.base
     if base is None:
@@ -382,14 +391,18 @@ def activate_cache(
     distance, color, scale, rotation, opacity = _split(raw)
     reach = (base.distance[..., None].log() + distance).exp().clamp(config.near, config.far)
     footprint = reach * inputs.pixel_angle[:, :, None, None, None, None]
+    axes, cosine = lie_on_surface(base.normals, inputs.ray_directions)
+    stretch = 1 / cosine.clamp(min=1 / config.max_stretch)
+    lying = torch.stack([stretch, torch.ones_like(stretch), torch.ones_like(stretch)], dim=-1)
     upright = rotation.new_tensor([1.0, 0.0, 0.0, 0.0])
+    turn = F.normalize(rotation + upright, dim=-1)
     opacities = torch.sigmoid(opacity[..., 0] + config.opacity_shift + config.novelty * (2 * base.novel - 1))
     if base.shown is not None:  # what does not belong to a moment is not there
         opacities = opacities * base.shown
     return Gaussians(
         means=inputs.ray_origins + reach * inputs.ray_directions,
-        scales=footprint * (config.base_scale * scale.clamp(max=8).exp()).clamp(max=4),
-        quaternions=F.normalize(rotation + upright, dim=-1),
+        scales=footprint * lying * (config.base_scale * scale.clamp(max=8).exp()).clamp(max=4),
+        quaternions=multiply_quaternions(axes.expand_as(turn), turn),
         opacities=opacities,
         colors=(base.color + color).clamp(0, 1),
     )

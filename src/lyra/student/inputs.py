@@ -19,6 +19,7 @@ from lyra.cache import (
 from lyra.cameras import Cameras, invert_rigid, pixel_rays, plucker_map, z_depth_factor
 from lyra.clips import Clip
 from lyra.student.decoder import BaseSurface, DecoderConfig, StudentInputs
+from lyra.student.surface import surface_normals
 from lyra.tokenizer import LatentSpec, Tokenizer
 
 PLUCKER_PIXELS = 1 << 23
@@ -92,7 +93,7 @@ def prepare_student_inputs(
             cache = cache.map(lambda part: move_cache(part, to_origin))
         else:
             cache = move_cache(cache, to_origin)
-        base = _base_surface(latents, cameras, cache, tokenizer, frames, stride)
+        base = _base_surface(latents, cameras, cache, tokenizer, frames, stride, rays)
     return StudentInputs(
         latents=latents[None],
         plucker=torch.cat([_encode_plucker(view, tokenizer) for view in cameras])[None],
@@ -151,9 +152,10 @@ def _base_surface(
     tokenizer: Tokenizer,
     frames: list[int],
     stride: int,
+    rays: Sequence[tuple[Tensor, Tensor]],
 ) -> BaseSurface:
-    distances, covered, colors = [], [], []
-    for latent, view in zip(latents, cameras, strict=True):
+    distances, covered, colors, normals = [], [], [], []
+    for latent, view, (origins, directions) in zip(latents, cameras, rays, strict=True):
         at_frames = view[frames]
         if isinstance(cache, MovingCache):
             moments = MovingCache(tuple(cache.moments[frame] for frame in frames), cache.backdrop)
@@ -168,7 +170,9 @@ def _base_surface(
         covered.append(_shrink(mask, stride))
         video = tokenizer.decode(latent[None])[0] / 2 + 0.5
         colors.append(_shrink(video[:, frames].movedim(0, 1), stride).movedim(1, -1).clamp(0, 1))
-    return BaseSurface(torch.stack(distances)[None], torch.stack(covered)[None], torch.stack(colors)[None])
+        normals.append(surface_normals(origins + distances[-1][..., None] * directions))
+    parts = {"distance": distances, "covered": covered, "color": colors, "normals": normals}
+    return BaseSurface(**{name: torch.stack(views)[None] for name, views in parts.items()})
 
 
 def _shrink(maps: Tensor, stride: int) -> Tensor:

@@ -231,6 +231,7 @@ def decode_candidates(decoder: GaussianDecoder, inputs: StudentInputs, candidate
             distance=pick(base.distance),
             covered=pick(base.covered),
             color=pick(base.color),
+            normals=pick(base.normals),
             shown=None if base.shown is None else pick(base.shown),
         ),
     )

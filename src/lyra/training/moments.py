@@ -35,7 +35,7 @@ class MomentObjective:
     """Rendered views of the moment a step."""
     backward: bool = True
     """Whether the backward clips' views are among them: the paper's augmentation."""
-    sizes: tuple[int, ...] = (1, 2)
+    sizes: tuple[int, ...] = (1, 2, 4)
     """How much larger than the clips the renderings are; see ``DecoderObjective``."""
     weights: LossWeights = LossWeights(perceptual=0.02)  # noqa: RUF009  (frozen)
     seed: int = 0

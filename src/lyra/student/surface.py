@@ -1,0 +1,54 @@
+"""The surface that a "cache" decoder starts from: which way it faces, and the shape of Gaussians that lie on it."""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from lyra.gaussians import quaternion_from_matrix
+
+
+def surface_normals(points: Float[Tensor, "*batch height width 3"]) -> Float[Tensor, "*batch height width 3"]:
+    """Unit normals, of either sign, of a grid of points.
+
+    Along rows and columns the nearer of the two neighbours tells the slope: at an edge of depth it is the one on the
+    same surface. A grid of one row or column has the normals of points in a line; of one point, no direction: zero.
+    """
+    across, down = _nearer_step(points, -2), _nearer_step(points, -3)
+    return F.normalize(torch.linalg.cross(across, down), dim=-1)
+
+
+def _nearer_step(points: Tensor, axis: int) -> Tensor:
+    """Difference to the nearer neighbour along an axis, in the axis' direction."""
+    if points.shape[axis] < 2:
+        return torch.zeros_like(points)
+    steps = points.diff(dim=axis)
+    first, last = steps.narrow(axis, 0, 1), steps.narrow(axis, -1, 1)
+    before, after = torch.cat([first, steps], dim=axis), torch.cat([steps, last], dim=axis)
+    nearer = before.square().sum(-1, keepdim=True) < after.square().sum(-1, keepdim=True)
+    return torch.where(nearer, before, after)
+
+
+def lie_on_surface(
+    normals: Float[Tensor, "*batch 3"], directions: Float[Tensor, "*batch 3"]
+) -> tuple[Float[Tensor, "*batch 4"], Float[Tensor, "*batch"]]:
+    """Frames of Gaussians on a surface: the slope as the ray sees it, level across it, and the normal.
+
+    Args:
+        normals: Unit length, of either sign; zero where there is none, which counts as facing the ray.
+        directions: Of the rays, unit length.
+
+    Returns:
+        Quaternions (w, x, y, z) from the three axes to the world, and the cosine between normal and ray in [0, 1].
+    """
+    faces = (normals * directions).sum(-1, keepdim=True)
+    known = normals.square().sum(-1, keepdim=True) > 0.5
+    normals = torch.where(known, normals * torch.where(faces > 0, -1.0, 1.0), -directions)
+    cosine = torch.where(known, faces.abs(), 1.0).clamp(max=1)
+    slope = directions + cosine * normals
+    # Seen head-on there is no slope: any direction on the surface will do, as long as it does not flicker.
+    upright = torch.tensor([0.0, 1.0, 0.0], dtype=slope.dtype, device=slope.device).expand_as(slope)
+    upright = upright - (upright * normals).sum(-1, keepdim=True) * normals
+    slope = F.normalize(slope + 1e-3 * upright, dim=-1)
+    level = torch.linalg.cross(normals, slope)
+    return quaternion_from_matrix(torch.stack([slope, level, normals], dim=-1)), cosine[..., 0]
