@@ -25,11 +25,11 @@ from lyra.student.moments import (
     at_every_frame,
     decode_candidates,
     decode_moments,
-    is_hidden,
     show_at,
     shrink_source,
     with_times,
 )
+from lyra.student.surface import is_hidden
 from lyra.trajectories import trajectory_cameras
 from lyra.video_views import VideoViews
 
@@ -110,6 +110,10 @@ def base_of(inputs: StudentInputs) -> BaseSurface:
 # What is hidden
 
 
+def is_hidden_at(points: Tensor, source: Source, frame: int) -> Tensor:
+    return is_hidden(points, source.depth[frame], source.cameras[frame : frame + 1])
+
+
 def point_at(column: float, row: float, depth: float) -> Tensor:
     """A point that the camera sees at a pixel."""
     fx, fy, cx, cy = intrinsics_from_fov(55.0, SIDE, SIDE).tolist()
@@ -134,14 +138,22 @@ def point_at(column: float, row: float, depth: float) -> Tensor:
     ],
 )
 def test_a_point_is_hidden_where_the_input_does_not_see_it(column, row, depth, hidden):
-    assert is_hidden(point_at(column, row, depth), make_source(), 0).tolist() == [hidden]
+    assert is_hidden_at(point_at(column, row, depth), make_source(), 0).tolist() == [hidden]
 
 
 def test_what_is_hidden_follows_the_square():
     for frame in range(FRAMES):
         for at in range(FRAMES):
             behind = point_at(5.5 + 5 * at, 14.5, FAR)
-            assert bool(is_hidden(behind, make_source(), frame)) == (frame == at)
+            assert bool(is_hidden_at(behind, make_source(), frame)) == (frame == at)
+
+
+def test_sky_is_hidden_by_everything_but_sky():
+    source = make_source()
+    sky = replace(source, depth=torch.full_like(source.depth, 100.0))
+    sky.depth[:, :, :10] = FAR
+    for column, hidden in ((5.5, True), (9.5, True), (10.5, False), (20.5, False)):
+        assert bool(is_hidden_at(point_at(column, 14.5, 99.0), sky, 0)) == hidden
 
 
 def test_hiding_goes_by_the_frames_own_camera():
@@ -150,7 +162,7 @@ def test_hiding_goes_by_the_frames_own_camera():
     poses[1, 0, 3] = 50.0
     away = replace(source, cameras=replace(source.cameras, camera_to_world=poses))
     on_the_wall = point_at(25.5, 26.5, FAR)
-    assert [bool(is_hidden(on_the_wall, away, frame)) for frame in range(3)] == [False, True, False]
+    assert [bool(is_hidden_at(on_the_wall, away, frame)) for frame in range(3)] == [False, True, False]
 
 
 # Which belong to a moment
@@ -199,7 +211,7 @@ def test_what_lasts_is_hidden_from_the_input_at_that_moment(shown: Tensor, input
         others[:, target] = 0
         others[0, 0][source.still] = 0
         for view, frame, row, column in (others > 0).nonzero().tolist():
-            assert is_hidden(points[view, frame, row, column][None], source, target).item()
+            assert is_hidden_at(points[view, frame, row, column][None], source, target).item()
             lasting += 1
     assert lasting > 20
 

@@ -378,3 +378,19 @@ def test_novelty_tells_what_none_before_shows_from_what_the_input_view_shows():
                    (SMALL, replace(SMALL, novelty=3.0)))  # fmt: skip
     change = loud.opacities - quiet.opacities
     assert torch.equal(change > 0, inputs.base.novel == 1)
+
+
+def test_what_the_input_view_shows_is_not_shown_again_by_another_view():
+    """Along an edge of depth the cache has lost its points and the teacher invents; the photo itself is there."""
+    lens = intrinsics_from_fov(55.0, 32, 32)
+    still, moved = (trajectory_cameras("left", distance, 5, lens, 32, 32) for distance in (0.0, 0.6))
+    clips = [Clip(torch.zeros(16, 2, 8, 8), cameras) for cameras in (still, still, moved)]
+    depth = torch.full((1, 32, 32), 2.0)
+    depth[:, 8:24, 8:24] = 1.0
+    cache = build_cache(torch.zeros(1, 3, 32, 32), depth, still[:1], EdgeFilter(3, 0.05))
+    base = prepare_student_inputs(clips, make_tokenizer(), SMALL, cache).base
+    assert base is not None
+    assert 0.05 < 1 - base.covered[0, 1].mean() < 0.5
+    assert base.novel[0, 1].sum() == 0
+    # What is seen behind the square and past the picture's side is new.
+    assert 0.05 < base.novel[0, 2, -1].mean() < 0.6

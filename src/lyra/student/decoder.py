@@ -80,6 +80,8 @@ class BaseSurface:
     """The tokenizer's decode of the teacher's latents."""
     normals: Float[Tensor, "batch view time height width 3"]
     """Unit normals of either sign, zero where unknown."""
+    hidden: Float[Tensor, "batch view time height width"]
+    """1 where the input view does not show the place, else 0."""
     shown: Float[Tensor, "target view time height width"] | None = None
     """Of a dynamic scene: 1 where a Gaussian belongs to the scene at a target time, else 0."""
 
@@ -90,7 +92,7 @@ class BaseSurface:
         """
         if self.shown is not None:
             return self.shown
-        novel = 1 - self.covered
+        novel = (1 - self.covered) * self.hidden
         novel[:, :, 0] = 0
         novel[:, 0, 0] = 1
         return novel
@@ -335,6 +337,7 @@ def select_views(inputs: StudentInputs, views: Sequence[int]) -> StudentInputs:
             covered=base.covered[:, picked],
             color=base.color[:, picked],
             normals=base.normals[:, picked],
+            hidden=base.hidden[:, picked],
             shown=None if base.shown is None else base.shown[:, picked],
         )
     return replace(

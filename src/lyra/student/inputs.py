@@ -19,7 +19,7 @@ from lyra.cache import (
 from lyra.cameras import Cameras, invert_rigid, pixel_rays, plucker_map, z_depth_factor
 from lyra.clips import Clip
 from lyra.student.decoder import BaseSurface, DecoderConfig, StudentInputs
-from lyra.student.surface import surface_normals
+from lyra.student.surface import is_hidden, surface_normals
 from lyra.tokenizer import LatentSpec, Tokenizer
 
 PLUCKER_PIXELS = 1 << 23
@@ -154,7 +154,7 @@ def _base_surface(
     stride: int,
     rays: Sequence[tuple[Tensor, Tensor]],
 ) -> BaseSurface:
-    distances, covered, colors, normals = [], [], [], []
+    distances, covered, colors, points = [], [], [], []
     for latent, view, (origins, directions) in zip(latents, cameras, rays, strict=True):
         at_frames = view[frames]
         if isinstance(cache, MovingCache):
@@ -170,9 +170,14 @@ def _base_surface(
         covered.append(_shrink(mask, stride))
         video = tokenizer.decode(latent[None])[0] / 2 + 0.5
         colors.append(_shrink(video[:, frames].movedim(0, 1), stride).movedim(1, -1).clamp(0, 1))
-        normals.append(surface_normals(origins + distances[-1][..., None] * directions))
-    parts = {"distance": distances, "covered": covered, "color": colors, "normals": normals}
-    return BaseSurface(**{name: torch.stack(views)[None] for name, views in parts.items()})
+        points.append(origins + distances[-1][..., None] * directions)
+    places = torch.stack(points)
+    # The first view's first frame is the input picture, and the world is its camera's.
+    first = cameras[0][:1].resized(*places.shape[2:4])
+    hidden = is_hidden(places.flatten(0, -2), places[0, 0, ..., 2], first).reshape(places.shape[:-1])
+    parts = {"distance": torch.stack(distances), "covered": torch.stack(covered), "color": torch.stack(colors)}
+    parts |= {"normals": surface_normals(places), "hidden": hidden.float()}
+    return BaseSurface(**{name: part[None] for name, part in parts.items()})
 
 
 def _shrink(maps: Tensor, stride: int) -> Tensor:

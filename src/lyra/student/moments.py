@@ -14,19 +14,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lyra.cache import MAX_DEPTH
 from lyra.cameras import Cameras
 from lyra.dynamic import DynamicGaussians, separate
 from lyra.gaussians import Gaussians
 from lyra.student.decoder import GaussianDecoder, StudentInputs, activate_cache, count_gaussians
 from lyra.student.inputs import encode_times, frame_times
+from lyra.student.surface import is_hidden
 from lyra.tokenizer import Tokenizer
 
-BEHIND = 0.1
-"""A point is hidden from the input view where it lies behind all that shows around it by more than this share."""
-_AROUND = 2
-"""Pixels around a point's own in which the input view must be nearer: edges of depth are not exact."""
-_SKY = 0.9 * MAX_DEPTH
 WIDER = 1.15
 """How much wider Gaussians are than a still scene's: fewer lie over each other, and gaps would show when enlarged."""
 SHOWN = 0.05
@@ -128,7 +123,7 @@ def show_at(
     where = tuple(places.T)
     shown = torch.zeros(len(targets), *added.shape)
     for row, target in enumerate(targets):
-        hidden = is_hidden(points[where], source, target)
+        hidden = is_hidden(points[where], source.depth[target], source.cameras[target : target + 1])
         shown[row][where] = hidden * added[where]
         shown[row, :, target] = added[:, target]
         shown[row, 0, 0] = torch.where(still, 1.0, shown[row, 0, 0])
@@ -136,22 +131,6 @@ def show_at(
             shown[row, 0, 0] = 1
     assert frames == len(source.depth)
     return shown
-
-
-def is_hidden(points: Float[Tensor, "point 3"], source: Source, frame: int) -> Bool[Tensor, "point"]:
-    """Which points a frame of the input does not see: outside of its view, or behind what it shows."""
-    camera = source.cameras[frame : frame + 1]
-    transform = camera.world_to_camera[0]
-    x, y, z = (points @ transform[:3, :3].mT + transform[:3, 3]).unbind(-1)
-    fx, fy, cx, cy = camera.intrinsics[0].tolist()
-    ahead = z.clamp(min=1e-6)
-    u, v = fx * x / ahead + cx, fy * y / ahead + cy
-    height, width = source.depth.shape[1:]
-    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height) & (z > 0)
-    farthest = F.max_pool2d(source.depth[frame][None], 2 * _AROUND + 1, stride=1, padding=_AROUND)[0]
-    there = farthest[v.long().clamp(0, height - 1), u.long().clamp(0, width - 1)]
-    # The sky cannot be in front of anything: who looks past an edge of it sees more of it.
-    return ~inside | (z > there * (1 + BEHIND)) | (z > _SKY)
 
 
 def decode_moments(
@@ -232,6 +211,7 @@ def decode_candidates(decoder: GaussianDecoder, inputs: StudentInputs, candidate
             covered=pick(base.covered),
             color=pick(base.color),
             normals=pick(base.normals),
+            hidden=pick(base.hidden),
             shown=None if base.shown is None else pick(base.shown),
         ),
     )

@@ -2,10 +2,18 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lyra.cache import MAX_DEPTH
+from lyra.cameras import Cameras
 from lyra.gaussians import quaternion_from_matrix
+
+BEHIND = 0.1
+"""A point is hidden from a view where it lies behind all that shows around it by more than this share."""
+_AROUND = 2
+"""Pixels around a point's own in which the view must be nearer: edges of depth are not exact."""
+_SKY = 0.9 * MAX_DEPTH
 
 
 def surface_normals(points: Float[Tensor, "*batch height width 3"]) -> Float[Tensor, "*batch height width 3"]:
@@ -52,3 +60,27 @@ def lie_on_surface(
     slope = F.normalize(slope + 1e-3 * upright, dim=-1)
     level = torch.linalg.cross(normals, slope)
     return quaternion_from_matrix(torch.stack([slope, level, normals], dim=-1)), cosine[..., 0]
+
+
+def is_hidden(
+    points: Float[Tensor, "point 3"], depth: Float[Tensor, "height width"], camera: Cameras
+) -> Bool[Tensor, "point"]:
+    """Which points a picture does not show: outside of its view, or behind what it shows.
+
+    Args:
+        points: In the camera's world.
+        depth: Z-depth of the picture.
+        camera: One, of the depth's size.
+    """
+    transform = camera.world_to_camera[0]
+    x, y, z = (points @ transform[:3, :3].mT + transform[:3, 3]).unbind(-1)
+    fx, fy, cx, cy = camera.intrinsics[0].tolist()
+    ahead = z.clamp(min=1e-6)
+    u, v = fx * x / ahead + cx, fy * y / ahead + cy
+    height, width = depth.shape
+    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height) & (z > 0)
+    pixel = v.long().clamp(0, height - 1), u.long().clamp(0, width - 1)
+    farthest = F.max_pool2d(depth[None], 2 * _AROUND + 1, stride=1, padding=_AROUND)[0]
+    # Sky is behind everything but sky, also close to an edge of it: who looks past the edge sees more of it.
+    past = (z > _SKY) & (depth[pixel] <= _SKY)
+    return ~inside | past | (z > farthest[pixel] * (1 + BEHIND))
