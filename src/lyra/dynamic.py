@@ -98,11 +98,11 @@ STILL_COLOR = 0.04
 """Largest change of color."""
 STILL_STEP = 0.015
 """Largest way of its centre across the view from the origin, where the input camera is, as a share of its distance."""
-STILL_DEPTH = 0.05
+STILL_DEPTH = 0.1
 """The same along the view: what a student makes of a still place's depth differs a little from time to time. Ways
 within its own largest standard deviation count as still, too."""
-STILL_SHAPE = 0.3
-"""Largest change of an entry of its covariance in its own largest variance: a tenth of its size either way."""
+STILL_SHAPE = 0.6
+"""Largest change of an entry of its covariance in its own largest variance: a quarter of its size either way."""
 
 
 def still(series: Gaussians) -> Bool[Tensor, "splat"]:
