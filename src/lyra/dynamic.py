@@ -101,8 +101,8 @@ STILL_STEP = 0.015
 STILL_DEPTH = 0.1
 """The same along the view: what a student makes of a still place's depth differs a little from time to time. Ways
 within its own largest standard deviation count as still, too."""
-STILL_SHAPE = 0.6
-"""Largest change of an entry of its covariance in its own largest variance: a quarter of its size either way."""
+STILL_SHAPE = 0.3
+"""Largest change of an entry of its covariance in its own largest variance: a tenth of its size either way."""
 
 
 def still(series: Gaussians) -> Bool[Tensor, "splat"]:
