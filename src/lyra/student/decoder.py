@@ -3,8 +3,8 @@
 Source: ``LatentRecon`` of Lyra (sections "3DGS decoder" of paper and fact sheet); golden ``lyra_decoder_static``.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import torch
@@ -85,6 +85,15 @@ class BaseSurface:
     shown: Float[Tensor, "target view time height width"] | None = None
     """Of a dynamic scene: 1 where a Gaussian belongs to the scene at a target time, else 0."""
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> "BaseSurface":
+        """Applies ``function`` to every tensor that is there."""
+        mapped: dict[str, Any] = {name: None if part is None else function(part) for name, part in vars(self).items()}
+        return BaseSurface(**mapped)
+
+    def to(self, device: torch.device | str) -> "BaseSurface":
+        """The same on another device."""
+        return self.map(lambda tensor: tensor.to(device))
+
     @property
     def novel(self) -> Float[Tensor, "batch view time height width"]:
         """1 where a Gaussian shows what none before it shows: what the input view does not, and on the first view's
@@ -119,16 +128,8 @@ class StudentInputs:
 
     def to(self, device: torch.device | str) -> "StudentInputs":
         """The same on another device."""
-        return _moved(self, device)
-
-
-def _moved(part: Any, device: torch.device | str) -> Any:
-    """A dataclass of tensors, and of such dataclasses, on another device."""
-    if isinstance(part, Tensor):
-        return part.to(device)
-    if not is_dataclass(part):
-        return part
-    return replace(cast(Any, part), **{item.name: _moved(getattr(part, item.name), device) for item in fields(part)})
+        moved: dict[str, Any] = {name: None if part is None else part.to(device) for name, part in vars(self).items()}
+        return StudentInputs(**moved)
 
 
 class PatchEmbed(nn.Module):
@@ -331,15 +332,7 @@ def select_views(inputs: StudentInputs, views: Sequence[int]) -> StudentInputs:
     picked = list(views)
     base = inputs.base
     if base is not None:
-        base = replace(
-            base,
-            distance=base.distance[:, picked],
-            covered=base.covered[:, picked],
-            color=base.color[:, picked],
-            normals=base.normals[:, picked],
-            hidden=base.hidden[:, picked],
-            shown=None if base.shown is None else base.shown[:, picked],
-        )
+        base = base.map(lambda tensor: tensor[:, picked])
     return replace(
         inputs,
         latents=inputs.latents[:, picked],

@@ -205,15 +205,7 @@ def decode_candidates(decoder: GaussianDecoder, inputs: StudentInputs, candidate
         ray_origins=pick(inputs.ray_origins),
         ray_directions=pick(inputs.ray_directions),
         pixel_angle=pick(angle)[:, :, 0, 0, 0],
-        base=replace(
-            base,
-            distance=pick(base.distance),
-            covered=pick(base.covered),
-            color=pick(base.color),
-            normals=pick(base.normals),
-            hidden=pick(base.hidden),
-            shown=None if base.shown is None else pick(base.shown),
-        ),
+        base=base.map(pick),
     )
     # A decoder that takes no times answers once, whatever the targets.
     targets = 1 if base.shown is None else len(base.shown)
