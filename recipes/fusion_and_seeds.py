@@ -12,16 +12,16 @@ from torch import Tensor
 from tqdm import trange
 
 import lyra
-from lyra.cache import DepthCache, render_cache
-from lyra.cameras import Cameras, concatenate_cameras, intrinsics_from_fov
-from lyra.clips import Clip
+from lyra.cache.warp import DepthCache, render_cache
 from lyra.depth import scene_depth
+from lyra.engine.synthesis import imagine_clip, input_cache
 from lyra.evaluation import psnr
-from lyra.evaluation.worlds import FIRST_HELD_OUT_SEED, decode_clip, show_student
-from lyra.model import Model
-from lyra.synthesis import imagine_clip, input_cache
+from lyra.evaluation.still_worlds import FIRST_HELD_OUT_SEED, decode_clip, show_student
+from lyra.files.clips import Clip
+from lyra.geometry.cameras import Cameras, concatenate_cameras, intrinsics_from_fov
+from lyra.geometry.trajectories import TRAJECTORY_NAMES
+from lyra.models.model import Model
 from lyra.teacher import TeacherRequest
-from lyra.trajectories import TRAJECTORY_NAMES
 from lyra.worlds import render_world, sample_world
 
 

@@ -16,12 +16,12 @@ from skimage import data
 from torch import Tensor
 
 import lyra
-from lyra.cameras import Cameras, intrinsics_from_fov
 from lyra.evaluation import evaluate_scene
-from lyra.formats import load_tensors, save_image
-from lyra.model import Model
-from lyra.scene import Scene
-from lyra.trajectories import DISTANCE_RANGES, TrajectoryName, trajectory_cameras
+from lyra.files import load_tensors, save_image
+from lyra.geometry.cameras import Cameras, intrinsics_from_fov
+from lyra.geometry.trajectories import DISTANCE_RANGES, TrajectoryName, trajectory_cameras
+from lyra.models.model import Model
+from lyra.scene.scene import Scene
 from lyra.worlds import render_world, sample_world
 
 WORLDS = (2, 8, 9, 14, 17, 22)

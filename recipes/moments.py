@@ -13,18 +13,18 @@ from typing import Annotated
 import tyro
 
 import lyra
-from lyra.clips import load_clip
-from lyra.dynamic import DynamicGaussians, separate
+from lyra.engine.filming import moving_cache
 from lyra.evaluation import psnr
-from lyra.filming import moving_cache
-from lyra.model import Model
+from lyra.files.clips import load_clip
+from lyra.files.tables import format_table
+from lyra.geometry.dynamic import DynamicGaussians, separate
+from lyra.geometry.trajectories import DISTANCE_RANGES, TRAJECTORY_NAMES, trajectory_cameras
+from lyra.models.model import Model
 from lyra.rendering import render
 from lyra.student import GaussianDecoder, StudentInputs, prepare_student_inputs
 from lyra.student.inputs import frame_times
 from lyra.student.moments import Source, at_every_frame, decode_series
-from lyra.tables import format_table
-from lyra.trajectories import DISTANCE_RANGES, TRAJECTORY_NAMES, trajectory_cameras
-from lyra.video_views import VideoViews
+from lyra.views.video_views import VideoViews
 
 BATCHES = (1, 2, 4)
 REPEATS = 2

@@ -18,11 +18,11 @@ from skimage import data
 from torch import Tensor
 
 import lyra
-from lyra.cameras import Cameras
 from lyra.evaluation import psnr
-from lyra.evaluation.views import fill_with_nearest, warp_input
-from lyra.formats import save_image
-from lyra.model import Model
+from lyra.evaluation.scores import fill_with_nearest, warp_input
+from lyra.files import save_image
+from lyra.geometry.cameras import Cameras
+from lyra.models.model import Model
 
 FOCAL_PX, OFFSET_PX = 994.978, 31.086
 """Of the pictures as scikit-image ships them, a quarter of the originals' size."""

@@ -22,22 +22,22 @@ from torch import Tensor
 from tqdm import tqdm
 
 import lyra
-from lyra.cache import MAX_DEPTH
-from lyra.cameras import intrinsics_from_fov
-from lyra.clips import Clip
+from lyra.cache.warp import MAX_DEPTH
 from lyra.depth import scene_depth
+from lyra.engine.synthesis import input_cache
 from lyra.errors import MissingExtraError
 from lyra.evaluation.metrics import psnr
 from lyra.evaluation.perceptual import PerceptualDistance
-from lyra.evaluation.views import Scores, TrueViews, visible_from
-from lyra.evaluation.worlds import FIRST_HELD_OUT_SEED, decode_clip
-from lyra.formats import write_atomically
-from lyra.model import Model
-from lyra.synthesis import input_cache
-from lyra.tables import format_table
+from lyra.evaluation.scores import Scores, TrueViews, visible_from
+from lyra.evaluation.still_worlds import FIRST_HELD_OUT_SEED, decode_clip
+from lyra.files import write_atomically
+from lyra.files.clips import Clip
+from lyra.files.tables import format_table
+from lyra.geometry.cameras import intrinsics_from_fov
+from lyra.geometry.trajectories import TrajectoryName, draw_distance, trajectory_cameras
+from lyra.models.model import Model
 from lyra.teacher import DiffusionTeacher, TeacherRequest
 from lyra.teacher.diffusion import Sampler
-from lyra.trajectories import TrajectoryName, draw_distance, trajectory_cameras
 from lyra.worlds import INPUT_FOV, render_world, sample_world
 
 PUBLISHED: tuple[Sampler, int] = ("euler", 35)

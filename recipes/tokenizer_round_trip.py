@@ -15,8 +15,8 @@ import tyro
 
 import lyra
 from lyra.evaluation import psnr
-from lyra.evaluation.worlds import FIRST_HELD_OUT_SEED
-from lyra.formats import load_image
+from lyra.evaluation.still_worlds import FIRST_HELD_OUT_SEED
+from lyra.files import load_image
 from lyra.teacher import TeacherConfig
 from lyra.training.signals import Signal, mask_signal, moving_window, plucker_signals, time_signal
 from lyra.training.world_clips import render_world_clip

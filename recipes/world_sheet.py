@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 import tyro
 
-from lyra.cameras import intrinsics_from_fov
-from lyra.formats import save_image
-from lyra.trajectories import DISTANCE_RANGES, TRAJECTORY_NAMES, trajectory_cameras
+from lyra.files import save_image
+from lyra.geometry.cameras import intrinsics_from_fov
+from lyra.geometry.trajectories import DISTANCE_RANGES, TRAJECTORY_NAMES, trajectory_cameras
 from lyra.worlds import INPUT_FOV, describe_world, render_world, sample_world
 
 

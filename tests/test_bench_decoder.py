@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lyra.bench import mamba, training
-from lyra.bench.decoder import CONFIGS, DEFAULT, SIX, Case, compose, make_inputs
+from lyra.bench import mamba_cost as mamba
+from lyra.bench import training_cost as training
+from lyra.bench.decoder_cost import CONFIGS, DEFAULT, SIX, Case, compose, make_inputs
 from lyra.student.decoder import GaussianDecoder, count_gaussians
 from lyra.student.mamba2 import MambaBlock
 

@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from lyra.bench import render as bench
-from lyra.cli import main
+from lyra.bench import render_cost as bench
+from lyra.cli.main import main
 from lyra.rendering import render
 
 

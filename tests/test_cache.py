@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lyra.cache import (
+from lyra.cache.warp import (
     MAX_DEPTH,
     PUBLISHED_WARP,
     CacheViews,
@@ -17,7 +17,7 @@ from lyra.cache import (
     reliable_depth,
     render_cache,
 )
-from lyra.cameras import Cameras
+from lyra.geometry.cameras import Cameras
 
 HEIGHT, WIDTH, FOCAL = 16, 24, 20.0
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from lyra import formats
-from lyra.cameras import Cameras
+from lyra import files as formats
 from lyra.errors import LyraError
-from lyra.gaussians import matrix_from_quaternion
+from lyra.geometry.cameras import Cameras
+from lyra.geometry.gaussians import matrix_from_quaternion
 
 ROOT = Path(__file__).parents[1]
 MEDIA = Path(os.environ.get("LYRA_MEDIA", ROOT / "../shared/media"))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lyra.camera_paths import (
+from lyra.engine.paths import (
     CameraPath,
     Look,
     choose_paths,
@@ -20,10 +20,10 @@ from lyra.camera_paths import (
     split_path,
     turn_cameras,
 )
-from lyra.cameras import Cameras, intrinsics_from_fov
 from lyra.errors import LyraError
-from lyra.formats import save_cameras
-from lyra.trajectories import TRAJECTORY_NAMES, draw_distance, trajectory_cameras
+from lyra.files import save_cameras
+from lyra.geometry.cameras import Cameras, intrinsics_from_fov
+from lyra.geometry.trajectories import TRAJECTORY_NAMES, draw_distance, trajectory_cameras
 
 LENS = intrinsics_from_fov(55.0, 32, 48)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lyra.cache import unproject
-from lyra.cameras import (
+from lyra.cache.warp import unproject
+from lyra.geometry.cameras import (
     Cameras,
     concatenate_cameras,
     intrinsics_from_fov,

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from lyra import cli
+from lyra.cli import main as cli
 
 COMMANDS = ("generate", "render", "view", "synthesize", "train", "report", "evaluate", "doctor")
 

@@ -14,10 +14,12 @@ import torch
 from published import decoder_state, save_tokenizer_folder, save_torchscript, teacher_state, tokenizer_state
 from torch import nn
 
-from lyra.convert.cosmos_tokenizer import convert_tokenizer
-from lyra.convert.decoder import convert_decoder
-from lyra.convert.gen3c import convert_teacher
-from lyra.convert.names import (
+from lyra.errors import LyraError
+from lyra.files import load_tensors
+from lyra.models.convert.cosmos_tokenizer import convert_tokenizer
+from lyra.models.convert.gen3c import convert_teacher
+from lyra.models.convert.lyra_decoder import convert_decoder
+from lyra.models.convert.names import (
     DECODER_RULES,
     TRANSFORMER_IGNORED,
     TRANSFORMER_RULES,
@@ -25,10 +27,8 @@ from lyra.convert.names import (
     rename,
     rename_tokenizer,
 )
-from lyra.convert.torchscript import read_torchscript
-from lyra.errors import LyraError
-from lyra.formats import load_tensors
-from lyra.model import load
+from lyra.models.convert.torchscript import read_torchscript
+from lyra.models.model import load
 from lyra.student import DecoderConfig
 
 ONE = torch.ones(1)
@@ -326,7 +326,7 @@ def test_what_is_no_torchscript_is_named(tmp_path: Path, content: bytes):
 
 
 def test_the_command_line_converts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from lyra import cli
+    from lyra.cli import main as cli
 
     path = save_decoder(tmp_path / "lyra_static.pt")
     monkeypatch.setattr("sys.argv", ["lyra", "convert", "lyra-decoder", str(path), "-o", str(tmp_path / "model")])

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-from lyra.cameras import Cameras, intrinsics_from_fov
-from lyra.cutting import cut_scene
-from lyra.dynamic import DynamicGaussians
 from lyra.errors import LyraError
-from lyra.formats import load_ply
-from lyra.gaussians import Gaussians
-from lyra.render_video import film_scene, render_video, write_bullet, write_fly_through
-from lyra.scene import Scene
-from lyra.times import TimeOptions
+from lyra.files import load_ply
+from lyra.generate.cutting import cut_scene
+from lyra.geometry.cameras import Cameras, intrinsics_from_fov
+from lyra.geometry.dynamic import DynamicGaussians
+from lyra.geometry.gaussians import Gaussians
+from lyra.scene.film import film_scene, render_video, write_bullet, write_fly_through
+from lyra.scene.scene import Scene
+from lyra.scene.times import TimeOptions
 
 
 def spot(x: float, color: tuple[float, float, float]) -> Gaussians:
@@ -101,9 +101,9 @@ def test_a_cut_that_fails_leaves_nothing_and_can_be_repeated(
     with monkeypatch.context() as patch:
         if problem == "fourdgs":
             patch.setitem(sys.modules, "fourdgs", None)
-            patch.setattr("lyra.cutting.write_viewer", lambda *_: pytest.fail("it is known before any work"))
+            patch.setattr("lyra.generate.cutting.write_viewer", lambda *_: pytest.fail("it is known before any work"))
         else:
-            patch.setattr("lyra.cutting.save_4dgs", full)
+            patch.setattr("lyra.generate.cutting.save_4dgs", full)
         with pytest.raises(LyraError, match=problem):
             cut_scene(tmp_path / "whole", part)
     assert [path.name for path in tmp_path.iterdir() if path.name != "whole"] == ["part"] * there

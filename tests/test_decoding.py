@@ -10,18 +10,18 @@ import pytest
 import torch
 
 import lyra
-from lyra import cli
-from lyra.cameras import Cameras, intrinsics_from_fov
-from lyra.clips import Clip, save_clip
-from lyra.decoding import DecodeOptions, decode_folder, load_stored
+from lyra.cli import main as cli
 from lyra.errors import LyraError
-from lyra.formats import load_ply, save_tensors
-from lyra.model import Model, load, save
-from lyra.published_data import DECODING_ORDER, load_published_clips
+from lyra.files import load_ply, save_tensors
+from lyra.files.clips import Clip, save_clip
+from lyra.files.published_clips import DECODING_ORDER, load_published_clips
+from lyra.generate.decoding import DecodeOptions, decode_folder, load_stored
+from lyra.geometry.cameras import Cameras, intrinsics_from_fov
+from lyra.geometry.trajectories import TRAJECTORY_NAMES, trajectory_cameras
+from lyra.models.model import Model, load, save
 from lyra.student import DecoderConfig, GaussianDecoder, decode_scene, prepare_student_inputs
 from lyra.student.inputs import encode_time, frame_times
-from lyra.tokenizer import LinearTokenizer
-from lyra.trajectories import TRAJECTORY_NAMES, trajectory_cameras
+from lyra.tokenizer.tokenizer import LinearTokenizer
 
 SIZE = (16, 32)
 FRAMES = 9

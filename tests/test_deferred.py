@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from lyra.bench.render import random_scene
+from lyra.bench.render_cost import random_scene
 from lyra.rendering import render
 from lyra.rendering.deferred import render_deferred
 

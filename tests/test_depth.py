@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from lyra.cache import MAX_DEPTH
-from lyra.convert.imagenet import imagenet_file, load_imagenet
+from lyra.cache.warp import MAX_DEPTH
 from lyra.depth import DepthEstimator, DepthNet, DepthNetConfig, DepthPrediction, scene_depth
 from lyra.depth.encoder import ImageEncoder
+from lyra.models.convert.imagenet import imagenet_file, load_imagenet
 
 
 @pytest.fixture(scope="module")

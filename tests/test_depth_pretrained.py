@@ -18,7 +18,7 @@ from transformers import (
     Dinov2Config,
 )
 
-from lyra.cache import MAX_DEPTH
+from lyra.cache.warp import MAX_DEPTH
 from lyra.depth import DepthEstimator, scene_depth
 from lyra.depth.pretrained import DepthAnything, DepthPro, MoGe, load_depth_estimator
 from lyra.errors import LyraError
@@ -169,7 +169,7 @@ def test_moge_without_its_package_is_told(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_moge_is_built_by_its_own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from lyra.formats import save_tensors
+    from lyra.files import save_tensors
 
     (tmp_path / "config.json").write_text(json.dumps({"encoder": "x", "version": "v2", "width": 3}))
     save_tensors({"weight": torch.full((3, 2), 5.0), "bias": torch.zeros(3)}, tmp_path / "model.safetensors")

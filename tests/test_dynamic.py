@@ -6,13 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lyra.cameras import Cameras, intrinsics_from_fov
-from lyra.dynamic import DynamicGaussians, join, separate, still
 from lyra.errors import LyraError
-from lyra.formats import load_ply
-from lyra.gaussians import Gaussians, merge
+from lyra.files import load_ply
+from lyra.geometry.cameras import Cameras, intrinsics_from_fov
+from lyra.geometry.dynamic import DynamicGaussians, join, separate, still
+from lyra.geometry.gaussians import Gaussians, merge
 from lyra.rendering import render
-from lyra.scene import Scene
+from lyra.scene.scene import Scene
 
 NAMES = ("means", "scales", "quaternions", "opacities", "colors")
 

@@ -13,13 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from lyra.cameras import Cameras, intrinsics_from_fov
-from lyra.dynamic import DynamicGaussians
 from lyra.errors import LyraError
-from lyra.gaussians import Gaussians, merge
+from lyra.geometry.cameras import Cameras, intrinsics_from_fov
+from lyra.geometry.dynamic import DynamicGaussians
+from lyra.geometry.gaussians import Gaussians, merge
 from lyra.rendering import render
-from lyra.verification import BACKENDS, open_browser
-from lyra.viewer import BACKGROUND, write_viewer
+from lyra.viewer.page import BACKGROUND, write_viewer
+from lyra.viewer.verification import BACKENDS, open_browser
 
 SIZE = 360
 SHOWN = SIZE - 60

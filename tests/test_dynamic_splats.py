@@ -8,11 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lyra.cameras import Cameras, intrinsics_from_fov
-from lyra.dynamic import DynamicGaussians
 from lyra.errors import LyraError, MissingExtraError
-from lyra.formats import load_dynamic, load_ply, load_tensors, save_4dgs, save_dynamic, save_frames, save_tensors
-from lyra.gaussians import Gaussians, matrix_from_quaternion
+from lyra.files import load_dynamic, load_ply, load_tensors, save_4dgs, save_dynamic, save_frames, save_tensors
+from lyra.geometry.cameras import Cameras, intrinsics_from_fov
+from lyra.geometry.dynamic import DynamicGaussians
+from lyra.geometry.gaussians import Gaussians, matrix_from_quaternion
 
 
 def random_gaussians(count: int, seed: int) -> Gaussians:

@@ -11,17 +11,17 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from lyra import doctor
-from lyra.cameras import Cameras, intrinsics_from_fov
-from lyra.clips import Clip, save_clip
-from lyra.dynamic import DynamicGaussians
+from lyra.cli import doctor
 from lyra.errors import LyraError
 from lyra.evaluation import evaluate_scene, psnr, ssim
-from lyra.gaussians import Gaussians
-from lyra.recipe import SMOKE
-from lyra.scene import Scene
+from lyra.files.clips import Clip, save_clip
+from lyra.geometry.cameras import Cameras, intrinsics_from_fov
+from lyra.geometry.dynamic import DynamicGaussians
+from lyra.geometry.gaussians import Gaussians
+from lyra.models.recipe import SMOKE
+from lyra.scene.scene import Scene
 from lyra.training.report import print_report
-from lyra.video_views import VideoViews
+from lyra.views.video_views import VideoViews
 
 
 def pictures() -> tuple[torch.Tensor, torch.Tensor]:

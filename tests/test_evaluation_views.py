@@ -6,9 +6,8 @@ import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from lyra.cameras import Cameras, intrinsics_from_fov
 from lyra.evaluation.perceptual import PerceptualDistance
-from lyra.evaluation.views import (
+from lyra.evaluation.scores import (
     Scores,
     TrueViews,
     baselines,
@@ -18,7 +17,8 @@ from lyra.evaluation.views import (
     visible_from,
     warp_input,
 )
-from lyra.trajectories import trajectory_cameras
+from lyra.geometry.cameras import Cameras, intrinsics_from_fov
+from lyra.geometry.trajectories import trajectory_cameras
 from lyra.worlds import render_world, sample_world
 
 SIZE = 48

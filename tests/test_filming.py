@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from lyra.cache import DepthCache, EdgeFilter, build_cache
-from lyra.camera_paths import CameraPath, preset_path, resample_cameras
-from lyra.cameras import Cameras, intrinsics_from_fov
+from lyra.cache.warp import DepthCache, EdgeFilter, build_cache
 from lyra.depth import DepthPrediction
+from lyra.device.memory import Placement
+from lyra.engine.filming import Film, choose_buffers, film_paths, group_shots
+from lyra.engine.paths import CameraPath, preset_path, resample_cameras
 from lyra.errors import LyraError
-from lyra.filming import Film, choose_buffers, film_paths, group_shots
-from lyra.memory import Placement
-from lyra.smoke import build_smoke_model
+from lyra.geometry.cameras import Cameras, intrinsics_from_fov
+from lyra.models.smoke import build_smoke_model
 from lyra.teacher import DiffusionTeacher, TeacherConfig, TeacherRequest
-from lyra.views import InputViews
+from lyra.views.photos_views import InputViews
 
 MODEL = build_smoke_model()
 CONFIG = MODEL.config.teacher
@@ -203,7 +203,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import lyra
-from lyra.runs import GenerateOptions
+from lyra.generate.runs import GenerateOptions
 scene = lyra.load("smoke").generate(sys.argv[1], sys.argv[2], trajectories=("left", "right", "up"))
 print(len(scene.gaussians))
 """

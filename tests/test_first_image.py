@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from lyra.errors import LyraError
-from lyra.first_image import DEFAULT_IMAGE_MODEL, ImageModel, draw_first_image
-from lyra.hub import _PINNED
+from lyra.files.hub import _PINNED
+from lyra.teacher.first_image import DEFAULT_IMAGE_MODEL, ImageModel, draw_first_image
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from lyra import formats
+from lyra import files as formats
 from lyra.errors import LyraError
-from lyra.formats import images
-from lyra.gaussians import Gaussians
+from lyra.files import images
+from lyra.geometry.gaussians import Gaussians
 
 
 def random_gaussians(count: int = 100, seed: int = 0) -> Gaussians:
@@ -196,7 +196,7 @@ def test_video_bytes_are_the_same_every_time(tmp_path):
     frames = torch.rand(12, 3, 64, 80, generator=torch.Generator().manual_seed(1))
     formats.save_video(frames, tmp_path / "a.mp4", 12)
     code = (
-        "import sys, torch, lyra.formats as f; from pathlib import Path; "
+        "import sys, torch, lyra.files as f; from pathlib import Path; "
         "frames = torch.rand(12, 3, 64, 80, generator=torch.Generator().manual_seed(1)); "
         "f.save_video(frames, Path(sys.argv[1]), 12)"
     )

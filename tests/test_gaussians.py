@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lyra.gaussians import (
+from lyra.geometry.gaussians import (
     Gaussians,
     covariances,
     matrix_from_quaternion,

@@ -20,17 +20,17 @@ from test_text import make_encoder
 from test_wan import save_pipeline
 from torch import Tensor
 
-from lyra.cache import build_cache
-from lyra.cli import main
-from lyra.clips import Clip, load_clip
+from lyra.cache.warp import build_cache
+from lyra.cli.main import main
 from lyra.depth import scene_depth
 from lyra.depth.pretrained import load_depth_estimator
-from lyra.first_image import ImageModel
-from lyra.formats import load_image
-from lyra.model import Model, save
-from lyra.smoke import build_smoke_model
+from lyra.files import load_image
+from lyra.files.clips import Clip, load_clip
+from lyra.models.model import Model, save
+from lyra.models.smoke import build_smoke_model
 from lyra.teacher import TeacherRequest
-from lyra.views import InputViews
+from lyra.teacher.first_image import ImageModel
+from lyra.views.photos_views import InputViews
 
 Run = Callable[..., Path]
 
@@ -47,7 +47,7 @@ def generate(tmp_path_factory) -> Run:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", [*command, *given, *paths])
             # The fly-through is the same whatever the flags are, and most of the time.
-            patch.setattr("lyra.render_video.FILM_FPS", 1)
+            patch.setattr("lyra.scene.film.FILM_FPS", 1)
             main()
         return out
 
@@ -211,7 +211,7 @@ def test_text_to_image_makes_the_first_image(
     monkeypatch: pytest.MonkeyPatch,
 ):
     # No megapixel by fifty steps here.
-    monkeypatch.setattr("lyra.pipeline.ImageModel", partial(ImageModel, steps=2, area=64 * 64))
+    monkeypatch.setattr("lyra.generate.pipeline.ImageModel", partial(ImageModel, steps=2, area=64 * 64))
     flags = ("--text-to-image", image_pipeline, "--trajectories", "left")
     scenes = [generate("--prompt", prompt, *flags, photo=None) for prompt in ("a red room", "a")]
     pictures = [InputViews.load(scene / "clips/input.safetensors").images[0] for scene in scenes]

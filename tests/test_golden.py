@@ -15,7 +15,8 @@ from diffusers import EDMEulerScheduler
 from published import save_torchscript
 from safetensors import safe_open
 
-from lyra.cache import (
+from lyra.cache.occlusion import edge_mesh_depth, mask_occluded
+from lyra.cache.warp import (
     PUBLISHED_WARP,
     CacheViews,
     EdgeFilter,
@@ -25,21 +26,20 @@ from lyra.cache import (
     render_cache,
     unproject,
 )
-from lyra.cameras import Cameras, invert_rigid, pixel_rays, plucker_map
-from lyra.convert.cosmos_tokenizer import convert_tokenizer
-from lyra.convert.decoder import convert_decoder
-from lyra.convert.gen3c import convert_teacher
-from lyra.formats import load_ply
-from lyra.gaussians import prune
-from lyra.losses import depth_loss
-from lyra.model import load
-from lyra.occlusion import edge_mesh_depth, mask_occluded
+from lyra.files import load_ply
+from lyra.geometry.cameras import Cameras, invert_rigid, pixel_rays, plucker_map
+from lyra.geometry.gaussians import prune
+from lyra.geometry.trajectories import trajectory
+from lyra.models.convert.cosmos_tokenizer import convert_tokenizer
+from lyra.models.convert.gen3c import convert_teacher
+from lyra.models.convert.lyra_decoder import convert_decoder
+from lyra.models.model import load
 from lyra.student.decoder import DecoderConfig, StudentInputs, activate_ray
 from lyra.student.inputs import encode_time, frame_times
 from lyra.teacher.conditioning import encode_buffers
 from lyra.teacher.sampling import guide, precondition, sample_euler, schedule_sigmas
-from lyra.tokenizer import CosmosTokenizer, LatentSpec
-from lyra.trajectories import trajectory
+from lyra.tokenizer.tokenizer import CosmosTokenizer, LatentSpec
+from lyra.training.losses import depth_loss
 
 FOLDER = Path(os.environ.get("LYRA_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lyra.errors import LyraError
-from lyra.guardrail import Guardrail, choose_guardrail, licence_asks
+from lyra.teacher.guardrail import Guardrail, choose_guardrail, licence_asks
 
 NVIDIA = "NVIDIA Open Model License"
 

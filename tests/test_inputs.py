@@ -13,7 +13,7 @@ import torch
 from PIL import ExifTags, Image, ImageCms, ImageFile
 
 from lyra.errors import LyraError
-from lyra.inputs import Photo, load_photo
+from lyra.files.photos import Photo, load_photo
 
 RED, GREEN, BLUE, GRAY = (230, 20, 20), (20, 200, 20), (20, 20, 230), (128, 128, 128)
 

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from test_viewer import COLORS, HEIGHT, WIDTH, assert_blobs_in_place, browser, center_of, oblique_camera, three_blobs
 
-from lyra import live_viewer as module
 from lyra.errors import LyraError, MissingExtraError
-from lyra.gaussians import quaternion_from_matrix
-from lyra.live_viewer import live_viewer, render_frame
+from lyra.geometry.gaussians import quaternion_from_matrix
+from lyra.viewer import live as module
+from lyra.viewer.live import live_viewer, render_frame
 
 pytest.importorskip("viser", reason="the live viewer needs viser: pip install 'lyra[viewer]'")
 

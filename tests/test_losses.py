@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lyra.losses import depth_loss
+from lyra.training.losses import depth_loss
 
 
 def depths(seed: int = 0, views: int = 3) -> torch.Tensor:

@@ -11,9 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from lyra.errors import LyraError
-from lyra.formats import save_tensors
-from lyra.memory import (
+from lyra.device.memory import (
     LIBRARIES,
     TILE,
     Available,
@@ -31,9 +29,11 @@ from lyra.memory import (
     stored_numbers,
     weight_bytes,
 )
-from lyra.model import save
-from lyra.preflight import check_folder, halve_teacher, load_checked, needs_of_folder, needs_of_model
-from lyra.smoke import build_smoke_model
+from lyra.errors import LyraError
+from lyra.files import save_tensors
+from lyra.models.model import save
+from lyra.models.preflight import check_folder, halve_teacher, load_checked, needs_of_folder, needs_of_model
+from lyra.models.smoke import build_smoke_model
 
 GB = 1 << 30
 GEN3C = estimate_needs(
@@ -142,7 +142,7 @@ def test_a_model_that_will_not_fit_is_not_even_read(tmp_path: Path, monkeypatch:
     config = tmp_path / "model/transformer/config.json"
     content = json.loads(config.read_text())
     config.write_text(json.dumps({**content, "num_attention_heads": 10**9}))
-    monkeypatch.setattr("lyra.preflight.load", lambda name: pytest.fail("loaded"))
+    monkeypatch.setattr("lyra.models.preflight.load", lambda name: pytest.fail("loaded"))
     with pytest.raises(LyraError, match="not enough memory"):
         load_checked(str(tmp_path / "model"), MemoryWish(device="cpu"), 6)
 

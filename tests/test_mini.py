@@ -6,17 +6,17 @@ import pytest
 import torch
 
 import lyra
-from lyra.cache import render_cache
-from lyra.cameras import Cameras, intrinsics_from_fov
-from lyra.clips import Clip
+from lyra.cache.warp import render_cache
 from lyra.depth import scene_depth
+from lyra.engine.synthesis import imagine_clip, input_cache
 from lyra.evaluation import psnr
-from lyra.model import BUNDLED, Model
+from lyra.files.clips import Clip
+from lyra.geometry.cameras import Cameras, intrinsics_from_fov
+from lyra.geometry.trajectories import TRAJECTORY_NAMES, trajectory_cameras
+from lyra.models.model import BUNDLED, Model
 from lyra.rendering import render
 from lyra.student import decode_scene, prepare_student_inputs
-from lyra.synthesis import imagine_clip, input_cache
 from lyra.teacher import TeacherRequest
-from lyra.trajectories import TRAJECTORY_NAMES, trajectory_cameras
 from lyra.worlds import render_world, sample_world
 
 HELD_OUT_WORLD = 2

@@ -10,10 +10,10 @@ from diffusers import AutoencoderKLCosmos
 
 import lyra
 from lyra.errors import LyraError
-from lyra.formats import save_tensors
-from lyra.model import Model, load, save
-from lyra.model_folder import Origin, add_part
-from lyra.tokenizer import CosmosTokenizer
+from lyra.files import save_tensors
+from lyra.models.folder import Origin, add_part
+from lyra.models.model import Model, load, save
+from lyra.tokenizer.tokenizer import CosmosTokenizer
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 import lyra.student.moments
-from lyra.cameras import Cameras, intrinsics_from_fov
-from lyra.clips import Clip
-from lyra.dynamic import DynamicGaussians, separate
-from lyra.filming import moving_cache
-from lyra.gaussians import Gaussians, merge
+from lyra.engine.filming import moving_cache
+from lyra.files.clips import Clip
+from lyra.geometry.cameras import Cameras, intrinsics_from_fov
+from lyra.geometry.dynamic import DynamicGaussians, separate
+from lyra.geometry.gaussians import Gaussians, merge
+from lyra.geometry.trajectories import trajectory_cameras
+from lyra.models.smoke import build_smoke_model
 from lyra.rendering import render
-from lyra.smoke import build_smoke_model
 from lyra.student.decoder import BaseSurface, GaussianDecoder, StudentInputs
 from lyra.student.inputs import frame_times, prepare_student_inputs, splat_stride
 from lyra.student.moments import (
@@ -30,8 +31,7 @@ from lyra.student.moments import (
     with_times,
 )
 from lyra.student.surface import is_hidden
-from lyra.trajectories import trajectory_cameras
-from lyra.video_views import VideoViews
+from lyra.views.video_views import VideoViews
 
 SIDE, FRAMES, KEY = 32, 5, 4
 NEAR, FAR = 1.0, 2.0

@@ -9,14 +9,14 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from lyra.cameras import Cameras, concatenate_cameras, intrinsics_from_fov
 from lyra.errors import LyraError
-from lyra.evaluation.dynamic import DynamicOptions, evaluate_dynamic
-from lyra.evaluation.moving import MovingScores, MovingTruth, dynamic_baselines, film_truth, flicker, still_runs
-from lyra.evaluation.views import fill_with_mean, warp_input
-from lyra.smoke import build_smoke_model
+from lyra.evaluation.moving_scores import MovingScores, MovingTruth, dynamic_baselines, film_truth, flicker, still_runs
+from lyra.evaluation.moving_worlds import DynamicOptions, evaluate_dynamic
+from lyra.evaluation.scores import fill_with_mean, warp_input
+from lyra.geometry.cameras import Cameras, concatenate_cameras, intrinsics_from_fov
+from lyra.geometry.trajectories import trajectory_cameras
+from lyra.models.smoke import build_smoke_model
 from lyra.student import GaussianDecoder
-from lyra.trajectories import trajectory_cameras
 from lyra.worlds import moving_pixels, render_moving_world, sample_moving_world
 
 SIZE = 32

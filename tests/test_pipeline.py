@@ -17,16 +17,16 @@ from PIL import Image
 from plyfile import PlyData
 
 import lyra
-from lyra.cameras import Cameras
-from lyra.clips import load_clip
+from lyra.device.memory import MemoryWish, Placement
 from lyra.errors import LyraError
-from lyra.formats import load_ply, save_cameras
-from lyra.memory import MemoryWish, Placement
-from lyra.pipeline import decode_clips, generate
-from lyra.runs import GenerateOptions, TextOptions
-from lyra.scene import Scene
-from lyra.trajectories import TRAJECTORY_NAMES
-from lyra.views import InputViews
+from lyra.files import load_ply, save_cameras
+from lyra.files.clips import load_clip
+from lyra.generate.pipeline import decode_clips, generate
+from lyra.generate.runs import GenerateOptions, TextOptions
+from lyra.geometry.cameras import Cameras
+from lyra.geometry.trajectories import TRAJECTORY_NAMES
+from lyra.scene.scene import Scene
+from lyra.views.photos_views import InputViews
 
 RESULT = ("scene.ply", "scene.mp4", "index.html")
 
@@ -336,7 +336,7 @@ def test_text_becomes_a_scene_with_a_picture_in_between(smoke, tmp_path: Path, m
         asked.append((prompt, model.source, seed))
         return torch.rand(3, 48, 48, generator=torch.Generator().manual_seed(seed))
 
-    monkeypatch.setattr("lyra.pipeline.draw_first_image", draw)
+    monkeypatch.setattr("lyra.generate.pipeline.draw_first_image", draw)
     options = GenerateOptions(seed=5, trajectories=("left",), text=TextOptions("a room", text_to_image=str(tmp_path)))
     generate(smoke, None, tmp_path / "out", options)
     assert asked == [("a room", str(tmp_path), 5)]

@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from lyra import formats
+from lyra import files as formats
 from lyra.errors import LyraError
-from lyra.formats import splats
-from lyra.gaussians import Gaussians
+from lyra.files import splats
+from lyra.geometry.gaussians import Gaussians
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(os.environ.get("LYRA_GOLDEN", ROOT / "../shared/golden"))

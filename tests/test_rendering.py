@@ -9,9 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lyra.cameras import Cameras, intrinsics_from_fov
 from lyra.errors import MissingExtraError
-from lyra.gaussians import Gaussians, matrix_from_quaternion
+from lyra.geometry.cameras import Cameras, intrinsics_from_fov
+from lyra.geometry.gaussians import Gaussians, matrix_from_quaternion
 from lyra.rendering import Rendering, render, tiled
 from lyra.rendering.cuda import render_cuda
 from lyra.rendering.oracle import render_oracle

@@ -10,15 +10,15 @@ import torch
 from conftest import EXAMPLE
 from test_video_pipeline import SIDE, save_poses, write_video
 
-from lyra.camera_paths import choose_paths, preset_path
-from lyra.cameras import Cameras, intrinsics_from_fov, through_lens
-from lyra.decoding import decode_folder
+from lyra.device.ranks import Ranks
+from lyra.engine.paths import choose_paths, preset_path
 from lyra.errors import LyraError
-from lyra.pipeline import generate
-from lyra.preflight import needs_of_model
-from lyra.ranks import Ranks
-from lyra.runs import GenerateOptions, TextOptions, VideoOptions, decide, prepare_folder
-from lyra.smoke import build_smoke_model
+from lyra.generate.decoding import decode_folder
+from lyra.generate.pipeline import generate
+from lyra.generate.runs import GenerateOptions, TextOptions, VideoOptions, decide, prepare_folder
+from lyra.geometry.cameras import Cameras, intrinsics_from_fov, through_lens
+from lyra.models.preflight import needs_of_model
+from lyra.models.smoke import build_smoke_model
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_another_lens_keeps_the_zoom():
 
 def test_a_field_of_view_holds_for_the_poses_of_a_moving_camera_too(smoke, tmp_path: Path, monkeypatch):
     """The poses' unit is looked for with the lens that the first picture was lifted with, and zooming is kept."""
-    import lyra.video_views as rooms
+    import lyra.views.video_views as rooms
 
     seen = []
     find = rooms.find_pose_unit

@@ -11,14 +11,14 @@ from lyra.student.mamba2 import MambaBlock
 from lyra.student.selective_scan import scan_segment, selective_scan
 
 
-def scan_step_by_step(x, step, decay, write, read):
+def scan_step_by_step(x, dt, A, B, C):
     """The recurrence h = exp(dt A) h + dt x B^T, y = h C, one token at a time."""
-    state = x.new_zeros(x.shape[0], x.shape[2], x.shape[3], write.shape[-1])
+    state = x.new_zeros(x.shape[0], x.shape[2], x.shape[3], B.shape[-1])
     outputs = []
     for t in range(x.shape[1]):
-        fade = torch.exp(step[:, t] * decay)[..., None, None]
-        state = fade * state + (step[:, t, :, None] * x[:, t])[..., None] * write[:, t, None, None]
-        outputs.append((state * read[:, t, None, None]).sum(-1))
+        fade = torch.exp(dt[:, t] * A)[..., None, None]
+        state = fade * state + (dt[:, t, :, None] * x[:, t])[..., None] * B[:, t, None, None]
+        outputs.append((state * C[:, t, None, None]).sum(-1))
     return torch.stack(outputs, dim=1)
 
 
@@ -28,16 +28,16 @@ def scan_inputs(tokens: int, seed: int = 0, strength: float = 1.0) -> list[torch
     def draw(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    step = strength * F.softplus(draw(2, tokens, 3))
-    return [draw(2, tokens, 3, 4), step, -draw(3).exp(), draw(2, tokens, 5), draw(2, tokens, 5)]
+    dt = strength * F.softplus(draw(2, tokens, 3))
+    return [draw(2, tokens, 3, 4), dt, -draw(3).exp(), draw(2, tokens, 5), draw(2, tokens, 5)]
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 16, 64])
 @pytest.mark.parametrize("tokens", [1, 15, 16, 37])
 def test_scan_is_the_recurrence_for_any_chunk(tokens: int, chunk: int):
     inputs = scan_inputs(tokens)
-    x, step, decay, write, read = inputs
-    ours = selective_scan(x, step, decay, write, read, chunk)
+    x, dt, A, B, C = inputs
+    ours = selective_scan(x, dt, A, B, C, chunk)
     assert torch.allclose(ours, scan_step_by_step(*inputs), atol=1e-10)
 
 
@@ -45,8 +45,8 @@ def test_scan_is_the_recurrence_for_any_chunk(tokens: int, chunk: int):
 def test_scan_has_the_gradients_of_the_recurrence(chunk: int):
     inputs = [tensor.requires_grad_() for tensor in scan_inputs(23)]
     weight = torch.randn(2, 23, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    x, step, decay, write, read = inputs
-    ours = torch.autograd.grad((selective_scan(x, step, decay, write, read, chunk) * weight).sum(), inputs)
+    x, dt, A, B, C = inputs
+    ours = torch.autograd.grad((selective_scan(x, dt, A, B, C, chunk) * weight).sum(), inputs)
     truth = torch.autograd.grad((scan_step_by_step(*inputs) * weight).sum(), inputs)
     for mine, expected in zip(ours, truth, strict=True):
         assert torch.allclose(mine, expected, atol=1e-9)
@@ -55,8 +55,8 @@ def test_scan_has_the_gradients_of_the_recurrence(chunk: int):
 @pytest.mark.parametrize("strength", [1e-4, 1.0, 300.0, 1e5])
 def test_scan_stays_finite_in_float32_however_fast_it_decays(strength: float):
     inputs = [tensor.float().requires_grad_() for tensor in scan_inputs(150, strength=strength)]
-    x, step, decay, write, read = inputs
-    y = selective_scan(x, step, decay, write, read)
+    x, dt, A, B, C = inputs
+    y = selective_scan(x, dt, A, B, C)
     assert y.isfinite().all()
     for gradient in torch.autograd.grad(y.square().mean(), inputs):
         assert gradient.isfinite().all()
@@ -65,20 +65,20 @@ def test_scan_stays_finite_in_float32_however_fast_it_decays(strength: float):
 
 
 def test_scan_remembers_over_many_chunks():
-    x, step, decay, write, read = scan_inputs(200)
+    x, dt, A, B, C = scan_inputs(200)
     # Without decay the state is a plain running sum.
-    y = selective_scan(x, torch.ones_like(step), torch.zeros_like(decay), write, read, chunk=16)
-    state = torch.einsum("bthp,btn->bthpn", x, write).cumsum(1)
-    assert torch.allclose(y, torch.einsum("bthpn,btn->bthp", state, read), atol=1e-9)
+    y = selective_scan(x, torch.ones_like(dt), torch.zeros_like(A), B, C, chunk=16)
+    state = torch.einsum("bthp,btn->bthpn", x, B).cumsum(1)
+    assert torch.allclose(y, torch.einsum("bthpn,btn->bthp", state, C), atol=1e-9)
 
 
-def state_step_by_step(state, x, step, decay, write, read):
+def state_step_by_step(state, x, dt, A, B, C):
     """As ``scan_step_by_step`` from a given state; also the last state."""
     outputs = []
     for t in range(x.shape[1]):
-        fade = torch.exp(step[:, t] * decay)[:, None, :, None]
-        state = fade * state + write[:, t, :, None, None] * (step[:, t, :, None] * x[:, t])[:, None]
-        outputs.append((state * read[:, t, :, None, None]).sum(1))
+        fade = torch.exp(dt[:, t] * A)[:, None, :, None]
+        state = fade * state + B[:, t, :, None, None] * (dt[:, t, :, None] * x[:, t])[:, None]
+        outputs.append((state * C[:, t, :, None, None]).sum(1))
     return torch.stack(outputs, dim=1), state
 
 
@@ -86,8 +86,8 @@ def state_step_by_step(state, x, step, decay, write, read):
 def test_segments_are_the_recurrence_with_its_gradients(chunk: int, group: int):
     inputs = [tensor.requires_grad_() for tensor in scan_inputs(37)]
     start = torch.randn(2, 5, 3, 4, dtype=torch.float64, requires_grad=True)
-    x, step, decay, write, read = inputs
-    ours = scan_segment(x, step, decay, write, read, start, chunk, group)
+    x, dt, A, B, C = inputs
+    ours = scan_segment(x, dt, A, B, C, start, chunk, group)
     truth = state_step_by_step(start, *inputs)
     weights = [torch.randn_like(tensor) for tensor in truth]
     for mine, expected in zip(ours, truth, strict=True):
@@ -101,13 +101,13 @@ def test_segments_are_the_recurrence_with_its_gradients(chunk: int, group: int):
 
 
 def test_the_state_is_exact_between_segments():
-    x, step, decay, write, read = scan_inputs(100)
+    x, dt, A, B, C = scan_inputs(100)
     state = torch.zeros(2, 5, 3, 4, dtype=torch.float64)
-    whole, last = scan_segment(x, step, decay, write, read, state)
+    whole, last = scan_segment(x, dt, A, B, C, state)
     parts = []
     for first, end in ((0, 33), (33, 34), (34, 100)):
         at = slice(first, end)
-        y, state = scan_segment(x[:, at], step[:, at], decay, write[:, at], read[:, at], state)
+        y, state = scan_segment(x[:, at], dt[:, at], A, B[:, at], C[:, at], state)
         parts.append(y)
     assert torch.allclose(torch.cat(parts, dim=1), whole, atol=1e-12)
     assert torch.allclose(state, last, atol=1e-12)
@@ -118,9 +118,9 @@ def test_segments_in_float32_lose_nothing_to_long_sums(strength: float):
     exact = [tensor.requires_grad_() for tensor in scan_inputs(150, strength=strength)]
     single = [tensor.detach().float().requires_grad_() for tensor in exact]
     results = []
-    for x, step, decay, write, read in (exact, single):
-        y, _ = scan_segment(x, step, decay, write, read, torch.zeros(2, 5, 3, 4, dtype=x.dtype))
-        results.append((y, *torch.autograd.grad(y.square().sum(), [x, step, decay, write, read])))
+    for x, dt, A, B, C in (exact, single):
+        y, _ = scan_segment(x, dt, A, B, C, torch.zeros(2, 5, 3, 4, dtype=x.dtype))
+        results.append((y, *torch.autograd.grad(y.square().sum(), [x, dt, A, B, C])))
     for truth, mine in zip(*results, strict=True):
         assert (mine - truth).abs().max() <= 3e-5 * truth.abs().max()
 

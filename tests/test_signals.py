@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lyra.recipe import SMOKE
+from lyra.models.recipe import SMOKE
 from lyra.training.signals import (
     mask_signal,
     moving_window,

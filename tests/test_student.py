@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import torch
 
-from lyra.cache import DepthCache, EdgeFilter, build_cache
-from lyra.cameras import Cameras, intrinsics_from_fov, pixel_rays
-from lyra.clips import Clip
-from lyra.gaussians import Gaussians, matrix_from_quaternion, prune
-from lyra.recipe import MINI
+from lyra.cache.warp import DepthCache, EdgeFilter, build_cache
+from lyra.files.clips import Clip
+from lyra.geometry.cameras import Cameras, intrinsics_from_fov, pixel_rays
+from lyra.geometry.gaussians import Gaussians, matrix_from_quaternion, prune
+from lyra.geometry.trajectories import TRAJECTORY_NAMES, TrajectoryName, trajectory_cameras
+from lyra.models.recipe import MINI
 from lyra.student import DecoderConfig, GaussianDecoder, StudentInputs, decode_scene, prepare_student_inputs
 from lyra.student.decoder import activate_cache, activate_ray
 from lyra.student.inputs import splat_frame_indices
-from lyra.tokenizer import LatentSpec, LinearTokenizer
-from lyra.trajectories import TRAJECTORY_NAMES, TrajectoryName, trajectory_cameras
+from lyra.tokenizer.tokenizer import LatentSpec, LinearTokenizer
 
 NAMES = [f.name for f in fields(Gaussians)]
 SMALL = DecoderConfig(

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lyra.cameras import Cameras, intrinsics_from_fov, pixel_rays
-from lyra.gaussians import covariances, matrix_from_quaternion
+from lyra.geometry.cameras import Cameras, intrinsics_from_fov, pixel_rays
+from lyra.geometry.gaussians import covariances, matrix_from_quaternion
 from lyra.rendering import render
 from lyra.student.decoder import BaseSurface, DecoderConfig, StudentInputs, activate_cache
 from lyra.student.surface import lie_on_surface, surface_normals

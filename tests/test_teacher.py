@@ -8,12 +8,12 @@ import torch
 from diffusers import EDMEulerScheduler
 from torch import Tensor, nn
 
-from lyra.cache import DepthCache, EdgeFilter, build_cache, render_cache
-from lyra.model import Model
-from lyra.smoke import build_smoke_model
+from lyra.cache.warp import DepthCache, EdgeFilter, build_cache, render_cache
+from lyra.geometry.trajectories import trajectory_cameras
+from lyra.models.model import Model
+from lyra.models.smoke import build_smoke_model
 from lyra.teacher import DiffusionTeacher, TeacherRequest, VideoTeacher
 from lyra.teacher.sampling import AUGMENT_SIGMA, guide, precondition, sample_euler, schedule_sigmas
-from lyra.trajectories import trajectory_cameras
 
 SHAPE = (1, 4, 3, 8, 8)
 

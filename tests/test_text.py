@@ -13,13 +13,13 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 import lyra
+from lyra.device.memory import MemoryWish
 from lyra.errors import LyraError
-from lyra.hub import fetch_folder
-from lyra.memory import MemoryWish
-from lyra.model import save
-from lyra.preflight import load_checked
-from lyra.smoke import build_smoke_model
-from lyra.text import embed_texts, takes_text
+from lyra.files.hub import fetch_folder
+from lyra.models.model import save
+from lyra.models.preflight import load_checked
+from lyra.models.smoke import build_smoke_model
+from lyra.models.text import embed_texts, takes_text
 
 WORDS = ("▁a", "▁room", "▁red", "▁blue", "▁", "s", "e", "r", "o", "m")
 

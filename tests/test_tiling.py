@@ -4,10 +4,10 @@ import pytest
 import torch
 from diffusers import AutoencoderKLCosmos
 
-from lyra.memory import Placement
-from lyra.smoke import build_smoke_model
-from lyra.teacher.tiling import HostedTokenizer, TiledTokenizer, Tiling, place_tokenizer
-from lyra.tokenizer import CosmosTokenizer, LinearTokenizer, Tokenizer
+from lyra.device.memory import Placement
+from lyra.models.smoke import build_smoke_model
+from lyra.tokenizer.tiling import HostedTokenizer, TiledTokenizer, Tiling, place_tokenizer
+from lyra.tokenizer.tokenizer import CosmosTokenizer, LinearTokenizer, Tokenizer
 
 
 @pytest.fixture(scope="module")

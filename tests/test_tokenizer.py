@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLCosmos
 
-from lyra.tokenizer import (
+from lyra.tokenizer.tokenizer import (
     CosmosTokenizer,
     LatentSpec,
     LatentStatistics,

@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import lyra.synthesis
+import lyra.engine.synthesis
 import lyra.training.depth
 import lyra.training.world_clips
-from lyra.cache import MAX_DEPTH
-from lyra.cameras import intrinsics_from_fov
+from lyra.cache.warp import MAX_DEPTH
+from lyra.engine.synthesis import load_scene_clips
 from lyra.errors import LyraError
-from lyra.evaluation.worlds import FIRST_HELD_OUT_SEED
-from lyra.formats import load_tensors
-from lyra.recipe import SMOKE
-from lyra.synthesis import load_scene_clips
-from lyra.training.decoder import DecoderObjective
+from lyra.evaluation.still_worlds import FIRST_HELD_OUT_SEED
+from lyra.files import load_tensors
+from lyra.geometry.cameras import intrinsics_from_fov
+from lyra.geometry.trajectories import TRAJECTORY_NAMES, noise_generator
+from lyra.models.recipe import SMOKE
 from lyra.training.denoiser import DenoiserObjective
 from lyra.training.depth import DepthObjective
 from lyra.training.loop import CHECKPOINT, LOG, LoopConfig, Run, fit
@@ -32,8 +32,8 @@ from lyra.training.parts import (
     train_tokenizer,
 )
 from lyra.training.report import print_report
+from lyra.training.still_student import DecoderObjective
 from lyra.training.world_clips import FIRST_IMAGE_SEED, FIRST_TRAINING_SEED
-from lyra.trajectories import TRAJECTORY_NAMES, noise_generator
 
 LOOP = LoopConfig(steps=6, learning_rate=1e-2, warmup=4, ema=0.9, checkpoint_every=1000, sample_every=1000)
 
@@ -303,8 +303,8 @@ def test_the_denoiser_trains(workspace: Workspace):
     assert_trained(workspace, "denoiser", before, workspace.load_model().transformer.state_dict())
 
 
-def test_the_denoiser_of_departures_trains_and_samples(workspace: Workspace, tmp_path: Path):
-    small = replace(workspace, folder=tmp_path, recipe=replace(SMOKE, departs=True))
+def test_the_denoiser_of_residuals_trains_and_samples(workspace: Workspace, tmp_path: Path):
+    small = replace(workspace, folder=tmp_path, recipe=replace(SMOKE, residual=True))
     (tmp_path / "worlds").symlink_to(workspace.folder / "worlds")
     train_tokenizer(small, worlds=2)
     spread = small.load_model().config.teacher.spread
@@ -317,7 +317,7 @@ def test_the_denoiser_of_departures_trains_and_samples(workspace: Workspace, tmp
     assert_trained(small, "denoiser", before, model.transformer.state_dict())
     assert model.config.teacher.spread == spread
     image = next(iter(small.images()))[1].float() / 255
-    clip = lyra.synthesis.imagine_clip(
+    clip = lyra.engine.synthesis.imagine_clip(
         model, image, torch.ones_like(image[0]), intrinsics_from_fov(55.0, *image.shape[1:]), "left", 0
     )
     first = model.tokenizer.normalize(model.tokenizer.encode(image[None, :, None] * 2 - 1))[0, :, 0]
@@ -360,13 +360,13 @@ def test_synthesis_skips_what_exists_and_repeats_what_is_missing(
     paths[1].unlink()
     kept = paths[0].stat().st_mtime_ns
     calls = []
-    original = lyra.synthesis.imagine_clip
+    original = lyra.engine.synthesis.imagine_clip
 
     def counted(*arguments, **options):
         calls.append(arguments)
         return original(*arguments, **options)
 
-    monkeypatch.setattr(lyra.synthesis, "imagine_clip", counted)
+    monkeypatch.setattr(lyra.engine.synthesis, "imagine_clip", counted)
     assert synthesize_clips(copy) == paths
     assert len(calls) == 6
     assert paths[0].stat().st_mtime_ns == kept

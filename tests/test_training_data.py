@@ -12,10 +12,10 @@ from conftest import MEDIA
 
 import lyra.training.depth
 import lyra.training.world_clips
-from lyra.held_out import HELD_OUT, find_held_out
-from lyra.recipe import SMOKE
+from lyra.models.recipe import SMOKE
 from lyra.training.denoiser import DenoiserObjective
 from lyra.training.depth import FIRST_CLOSE_UP_SEED, FIRST_MOVING_VIEW_SEED, DepthObjective
+from lyra.training.held_out import HELD_OUT, find_held_out
 from lyra.training.loop import LoopConfig
 from lyra.training.parts import (
     DecoderObjective,

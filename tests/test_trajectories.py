@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from lyra.cameras import Cameras, intrinsics_from_fov
-from lyra.trajectories import (
+from lyra.geometry.cameras import Cameras, intrinsics_from_fov
+from lyra.geometry.trajectories import (
     DISTANCE_RANGES,
     TRAJECTORY_NAMES,
     TrajectoryName,

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from lyra import verification
-from lyra.cameras import Cameras, intrinsics_from_fov
-from lyra.cli import main
+from lyra.cli.main import main
 from lyra.errors import LyraError, MissingExtraError
-from lyra.formats import load_image
-from lyra.gaussians import Gaussians
-from lyra.scene import Scene
-from lyra.verification import BACKENDS, Verification, choose_views, enlarge, open_browser, verify_scene
-from lyra.viewer import write_viewer
+from lyra.files import load_image
+from lyra.geometry.cameras import Cameras, intrinsics_from_fov
+from lyra.geometry.gaussians import Gaussians
+from lyra.scene.scene import Scene
+from lyra.viewer import verification
+from lyra.viewer.page import write_viewer
+from lyra.viewer.verification import BACKENDS, Verification, choose_views, enlarge, open_browser, verify_scene
 
 CAMERA = Cameras(torch.eye(4)[None], intrinsics_from_fov(55.0, 64, 96)[None], 64, 96)
 

@@ -16,17 +16,17 @@ from conftest import EXAMPLE
 from PIL import Image
 from plyfile import PlyData
 
-from lyra.cli import main
-from lyra.clips import load_clip
+from lyra.cli.main import main
 from lyra.errors import LyraError
-from lyra.formats import load_dynamic, load_ply
-from lyra.gaussians import merge
+from lyra.files import load_dynamic, load_ply
+from lyra.files.clips import load_clip
+from lyra.generate.runs import VideoOptions
+from lyra.geometry.gaussians import merge
 from lyra.rendering import render
-from lyra.runs import VideoOptions
-from lyra.scene import Scene
+from lyra.scene.scene import Scene
 from lyra.student.inputs import frame_times
 from lyra.teacher import DiffusionTeacher
-from lyra.video_views import VideoViews
+from lyra.views.video_views import VideoViews
 
 SIDE, FRAMES = 48, 17
 FILES = {"scene.ply", "scene.mp4", "bullet.mp4", "index.html", "scene.json", "scene.4dgs", "dynamic.safetensors"}
@@ -68,7 +68,7 @@ def generate(tmp_path_factory, video: Path) -> Run:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", [*command, "--trajectories", "left", "up"])
             # A film is the same whatever the flags are, and most of the time.
-            patch.setattr("lyra.render_video.FILM_FPS", 2)
+            patch.setattr("lyra.scene.film.FILM_FPS", 2)
             main()
         return out
 

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from lyra.evaluation.dynamic import decode_views
-from lyra.model import Model
-from lyra.recipe import SMOKE
+from lyra.engine.video_synthesis import MovingScene, load_moving_scene, reverse, save_moving_scene
+from lyra.evaluation.moving_worlds import decode_views
+from lyra.models.model import Model
+from lyra.models.recipe import SMOKE
 from lyra.student import GaussianDecoder
 from lyra.student.moments import with_times
-from lyra.training.decoder import DecoderObjective
 from lyra.training.loop import LoopConfig
-from lyra.training.moments import MomentObjective, MovingSet, moment_loss
+from lyra.training.moving_student import MomentObjective, MovingSet, moment_loss
 from lyra.training.parts import Workspace, synthesize_clips, synthesize_moving, train_moments, train_tokenizer
 from lyra.training.report import print_report
-from lyra.video_synthesis import MovingScene, load_moving_scene, reverse, save_moving_scene
+from lyra.training.still_student import DecoderObjective
 
 PLAIN = MomentObjective(targets=2, sizes=(1,))
 

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra.cache import build_cache, render_cache
-from lyra.cameras import Cameras, intrinsics_from_fov
+from lyra.cache.warp import build_cache, render_cache
 from lyra.depth import DepthPrediction
 from lyra.errors import LyraError
-from lyra.video_views import VideoViews, estimate_video, find_backdrop
-from lyra.videos import Video
-from lyra.views import InputViews
+from lyra.files.videos import Video
+from lyra.geometry.cameras import Cameras, intrinsics_from_fov
+from lyra.views.photos_views import InputViews
+from lyra.views.video_views import VideoViews, estimate_video, find_backdrop
 
 SIDE, FRAMES = 64, 9
 NOISE = 0.02

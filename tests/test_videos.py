@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from lyra.cameras import Cameras
-from lyra.cli import main
+from lyra.cli.main import main
 from lyra.errors import LyraError
-from lyra.formats import save_cameras
-from lyra.videos import Video, load_video
+from lyra.files import save_cameras
+from lyra.files.videos import Video, load_video
+from lyra.geometry.cameras import Cameras
 
 RED, GREEN, BLUE, GRAY = (230, 20, 20), (20, 200, 20), (20, 20, 230), (128, 128, 128)
 STILL = "no cameras were given: the camera is taken as still"

@@ -15,11 +15,11 @@ import pytest
 import torch
 from PIL import Image
 
-from lyra.cameras import Cameras, concatenate_cameras, intrinsics_from_fov
 from lyra.errors import LyraError
-from lyra.gaussians import Gaussians, matrix_from_quaternion, transform
-from lyra.verification import BACKENDS, open_browser
-from lyra.viewer import BACKGROUND, SCRIPTS, write_viewer
+from lyra.geometry.cameras import Cameras, concatenate_cameras, intrinsics_from_fov
+from lyra.geometry.gaussians import Gaussians, matrix_from_quaternion, transform
+from lyra.viewer.page import BACKGROUND, SCRIPTS, write_viewer
+from lyra.viewer.verification import BACKENDS, open_browser
 
 WIDTH, HEIGHT = 800, 500
 # Not pure, so that a wrong transfer curve shows.
@@ -221,7 +221,7 @@ def test_the_page_is_titled_the_same_every_time_and_holds_what_it_shows(tmp_path
 
 def test_the_compiled_loop_is_that_of_its_source():
     wasmtime = pytest.importorskip("wasmtime", reason="assembling splat.wat needs wasmtime")
-    folder = resources.files("lyra") / "viewer_page"
+    folder = resources.files("lyra.viewer") / "assets"
     assert wasmtime.wat2wasm((folder / "splat.wat").read_text()) == (folder / "splat.wasm").read_bytes()
 
 
@@ -229,7 +229,7 @@ def test_the_scripts_parse():
     node = shutil.which("node")
     if node is None:
         pytest.skip("parsing the page's scripts needs node")
-    folder = resources.files("lyra") / "viewer_page"
+    folder = resources.files("lyra.viewer") / "assets"
     for name in SCRIPTS:
         done = subprocess.run([node, "--check", str(folder / f"{name}.js")], capture_output=True, check=False)
         assert done.returncode == 0, done.stderr

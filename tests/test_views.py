@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from lyra.cameras import Cameras, intrinsics_from_fov
 from lyra.depth import DepthPrediction
 from lyra.errors import LyraError
-from lyra.formats import save_image
-from lyra.inputs import Photo, load_posed_photos
-from lyra.views import DEFAULT_FOV, InputViews, estimate_views, find_pose_unit
+from lyra.files import save_image
+from lyra.files.photos import Photo, load_posed_photos
+from lyra.geometry.cameras import Cameras, intrinsics_from_fov
+from lyra.views.photos_views import DEFAULT_FOV, InputViews, estimate_views, find_pose_unit
 
 SIZE, LENS = 64, intrinsics_from_fov(60.0, 64, 64)
 

@@ -13,14 +13,14 @@ from test_text import make_encoder
 from torch import Tensor
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
 
-from lyra.cache import CacheViews, EdgeFilter, build_cache
+from lyra.cache.warp import CacheViews, EdgeFilter, build_cache
+from lyra.device.memory import Placement, weight_bytes
 from lyra.errors import LyraError
-from lyra.memory import Placement, weight_bytes
-from lyra.preflight import needs_of_model, with_teacher
-from lyra.smoke import build_smoke_model
+from lyra.geometry.trajectories import trajectory_cameras
+from lyra.models.preflight import needs_of_model, with_teacher
+from lyra.models.smoke import build_smoke_model
 from lyra.teacher import TeacherRequest, VideoTeacher
 from lyra.teacher.wan import WanSampling, WanVACETeacher, embed_prompts, load_wan_teacher, mask_video
-from lyra.trajectories import trajectory_cameras
 
 MODEL = build_smoke_model()
 

@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING
 # It is read when torch is first imported, hence here.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from lyra.cameras import Cameras
 from lyra.errors import LyraError
-from lyra.gaussians import Gaussians
+from lyra.geometry.cameras import Cameras
+from lyra.geometry.gaussians import Gaussians
 from lyra.rendering import Rendering, render
-from lyra.scene import Scene
+from lyra.scene.scene import Scene
 
 if TYPE_CHECKING:
-    from lyra.model import Model
+    from lyra.models.model import Model
 
 __all__ = ["Cameras", "Gaussians", "LyraError", "Rendering", "Scene", "load", "render"]
 
 
 def load(name: str | Path) -> "Model":
-    """Loads a bundled model by name ("mini", "smoke") or any model by its folder; see :func:`lyra.model.load`."""
+    """Loads a bundled model by name ("mini", "smoke") or a folder; see :func:`lyra.models.model.load`."""
     # Late: diffusers takes seconds to import, which cameras, Gaussians and rendering do not need.
-    from lyra.model import load as load_model
+    from lyra.models.model import load as load_model
 
     return load_model(name)

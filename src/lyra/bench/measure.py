@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import torch
 
-from lyra.memory import peak_memory_mb
-from lyra.tables import format_table
+from lyra.device.memory import peak_memory_mb
+from lyra.files.tables import format_table
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra.cache import MAX_DEPTH
+from lyra.cache.warp import MAX_DEPTH
 from lyra.depth.prediction import DepthEstimator, DepthPrediction
 from lyra.errors import LyraError
-from lyra.hub import fetch_folder
+from lyra.files.hub import fetch_folder
 
 DEPTH_ANYTHING = "depth-anything/Depth-Anything-V2-Small-hf@5426e4f0f36572d16453bbda7a8389317b1bef99"
 """Apache-2.0, as only the small one is; relative depth."""
@@ -143,7 +143,7 @@ def _load_moge(folder: Path, device: str) -> MoGe:
         from moge.model import import_model_class_by_version
     except ImportError as error:
         raise LyraError("MoGe is not installed: pip install dlr-moge, or take --depth depth-anything") from error
-    from lyra.formats import load_tensors
+    from lyra.files import load_tensors
 
     content = json.loads((folder / "config.json").read_text())
     version = str(content.pop("version", "v1"))

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra.errors import LyraError, MissingExtraError
-from lyra.formats import sha256_file
+from lyra.files import sha256_file
 
 SHA256 = "3be917fb4375d2d57d65f43eb28ab669387c00306bbe407c5aaf78fb5de3ab49"
 BLOCKS = (2, 2, 3, 3)

@@ -3,8 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra.cameras import Cameras
-from lyra.gaussians import Gaussians
+from lyra.geometry.cameras import Cameras
+from lyra.geometry.gaussians import Gaussians
 from lyra.rendering.image import Rendering
 
 __all__ = ["Rendering", "render"]

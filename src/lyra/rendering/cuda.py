@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra.cameras import Cameras
 from lyra.errors import MissingExtraError
-from lyra.gaussians import Gaussians
+from lyra.geometry.cameras import Cameras
+from lyra.geometry.gaussians import Gaussians
 from lyra.rendering.image import Rendering, over_background
 from lyra.rendering.projection import BLUR
 

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lyra.cameras import Cameras
-from lyra.gaussians import Gaussians
+from lyra.geometry.cameras import Cameras
+from lyra.geometry.gaussians import Gaussians
 from lyra.rendering import Rendering, render
 
 _NAMES = tuple(field.name for field in fields(Gaussians))

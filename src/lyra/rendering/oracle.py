@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra.cameras import Cameras
-from lyra.gaussians import Gaussians
+from lyra.geometry.cameras import Cameras
+from lyra.geometry.gaussians import Gaussians
 from lyra.rendering.image import Rendering, over_background, stack_views
 from lyra.rendering.projection import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN, project
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lyra.gaussians import Gaussians, matrix_from_quaternion
+from lyra.geometry.gaussians import Gaussians, matrix_from_quaternion
 
 BLUR = 0.3
 """Variance in px² added to every splat, so that none falls between pixel centres."""

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lyra.cameras import Cameras
-from lyra.gaussians import Gaussians
+from lyra.geometry.cameras import Cameras
+from lyra.geometry.gaussians import Gaussians
 from lyra.rendering import kernels, projection_kernels
 from lyra.rendering.image import Rendering, over_background
 from lyra.rendering.projection import tangent_limits

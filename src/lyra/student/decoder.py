@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lyra.gaussians import Gaussians, merge, multiply_quaternions, prune
+from lyra.geometry.gaussians import Gaussians, merge, multiply_quaternions, prune
 from lyra.student.mamba2 import SEGMENT, MambaBlock
 from lyra.student.surface import lie_on_surface
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra.cache import (
+from lyra.cache.warp import (
     FAR_BIAS,
     DepthCache,
     MovingCache,
@@ -16,11 +16,11 @@ from lyra.cache import (
     render_cache,
     render_moving_cache,
 )
-from lyra.cameras import Cameras, invert_rigid, pixel_rays, plucker_map, z_depth_factor
-from lyra.clips import Clip
+from lyra.files.clips import Clip
+from lyra.geometry.cameras import Cameras, invert_rigid, pixel_rays, plucker_map, z_depth_factor
 from lyra.student.decoder import BaseSurface, DecoderConfig, StudentInputs
 from lyra.student.surface import is_hidden, surface_normals
-from lyra.tokenizer import LatentSpec, Tokenizer
+from lyra.tokenizer.tokenizer import LatentSpec, Tokenizer
 
 PLUCKER_PIXELS = 1 << 23
 """Pixels whose rays are made at once."""

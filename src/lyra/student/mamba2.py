@@ -51,15 +51,15 @@ class Scan(nn.Module):
     def forward(self, projected: Float[Tensor, "batch token projected"]) -> Float[Tensor, "batch token inner"]:
         """Scans a sequence that ``in_proj`` has made: gate, convolved part, step sizes."""
         tokens = projected.shape[1]
-        gate, mixed, step = projected.split([self.inner, self.inner + 2 * self.state, self.heads], dim=-1)
+        gate, mixed, dt = projected.split([self.inner, self.inner + 2 * self.state, self.heads], dim=-1)
         mixed = F.silu(self.conv1d(mixed.mT)[..., :tokens].mT)
-        x, write, read = mixed.split([self.inner, self.state, self.state], dim=-1)
+        x, B, C = mixed.split([self.inner, self.state, self.state], dim=-1)
         x = x.unflatten(-1, (self.heads, -1))
         # Step sizes and decays are exponentiated: float32 also under autocast.
         with torch.autocast(projected.device.type, enabled=False):
             precise = torch.float64 if projected.dtype == torch.float64 else torch.float32
-            x, write, read, step = (t.to(precise) for t in (x, write, read, step))
-            y = selective_scan(x, F.softplus(step + self.dt_bias), -self.A_log.exp(), write, read)
+            x, B, C, dt = (t.to(precise) for t in (x, B, C, dt))
+            y = selective_scan(x, F.softplus(dt + self.dt_bias), -self.A_log.exp(), B, C)
             y = (y + self.D[:, None] * x).flatten(-2)
         return self.norm(y * F.silu(gate.to(precise)))
 
@@ -75,15 +75,15 @@ class Scan(nn.Module):
         self, projected: Float[Tensor, "batch token projected"], memory: ScanMemory
     ) -> tuple[Float[Tensor, "batch token inner"], ScanMemory]:
         """Scans the next segment of a sequence; all segments together are ``forward`` of the whole."""
-        gate, mixed, step = projected.split([self.inner, self.inner + 2 * self.state, self.heads], dim=-1)
+        gate, mixed, dt = projected.split([self.inner, self.inner + 2 * self.state, self.heads], dim=-1)
         extended = torch.cat([memory.inputs, mixed], dim=1)
         mixed = F.silu(_causal_convolution(extended, self.conv1d.weight, self.conv1d.bias))
         with torch.autocast(projected.device.type, enabled=False):
             precise = memory.state.dtype
-            x, write, read = mixed.to(precise).split([self.inner, self.state, self.state], dim=-1)
+            x, B, C = mixed.to(precise).split([self.inner, self.state, self.state], dim=-1)
             x = x.unflatten(-1, (self.heads, -1))
-            step = F.softplus(step.to(precise) + self.dt_bias)
-            y, state = scan_segment(x, step, -self.A_log.exp(), write, read, memory.state)
+            dt = F.softplus(dt.to(precise) + self.dt_bias)
+            y, state = scan_segment(x, dt, -self.A_log.exp(), B, C, memory.state)
             y = torch.addcmul(y, self.D[:, None].to(precise), x).flatten(-2)
         return self.norm(y * F.silu(gate.to(precise))), ScanMemory(extended[:, mixed.shape[1] :], state)
 

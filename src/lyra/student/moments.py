@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lyra.cameras import Cameras
-from lyra.dynamic import DynamicGaussians, separate
-from lyra.gaussians import Gaussians
+from lyra.geometry.cameras import Cameras
+from lyra.geometry.dynamic import DynamicGaussians, separate
+from lyra.geometry.gaussians import Gaussians
 from lyra.student.decoder import GaussianDecoder, StudentInputs, activate_cache, count_gaussians
 from lyra.student.inputs import encode_times, frame_times
 from lyra.student.surface import is_hidden
-from lyra.tokenizer import Tokenizer
+from lyra.tokenizer.tokenizer import Tokenizer
 
 WIDER = 1.15
 """How much wider Gaussians are than a still scene's: fewer lie over each other, and gaps would show when enlarged."""

@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lyra.cache import MAX_DEPTH
-from lyra.cameras import Cameras
-from lyra.gaussians import quaternion_from_matrix
+from lyra.cache.warp import MAX_DEPTH
+from lyra.geometry.cameras import Cameras
+from lyra.geometry.gaussians import quaternion_from_matrix
 
 BEHIND = 0.1
 """A point is hidden from a view where it lies behind all that shows around it by more than this share."""

@@ -14,10 +14,10 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lyra.cache import CacheViews
-from lyra.teacher.departure import Departure
+from lyra.cache.warp import CacheViews
+from lyra.teacher.residual import Residual
 from lyra.teacher.sampling import Network
-from lyra.tokenizer import Tokenizer
+from lyra.tokenizer.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Condition:
     """Image and mask latents of every buffer."""
     text: Float[Tensor, "batch text_token text_channel"]
     """Text embedding."""
-    space: Departure | None = None
+    space: Residual | None = None
     """Where the small teacher denoises instead of in normalized latents."""
 
     def without_camera(self, negative_text: Float[Tensor, "batch text_token text_channel"]) -> "Condition":
@@ -39,7 +39,7 @@ class Condition:
 
     def to(self, device: torch.device | str) -> "Condition":
         """Moves it to a device."""
-        space = self.space and Departure(self.space.suggested.to(device), self.space.spread.to(device))
+        space = self.space and Residual(self.space.suggested.to(device), self.space.spread.to(device))
         return Condition(self.first_frame.to(device), self.buffers.to(device), self.text.to(device), space)
 
 
@@ -52,7 +52,7 @@ def stack_conditions(conditions: Sequence[Condition]) -> Condition:
         torch.cat([condition.first_frame for condition in conditions]),
         torch.cat([condition.buffers for condition in conditions]),
         torch.cat([condition.text for condition in conditions]),
-        Departure(torch.cat([s.suggested for s in spaces]), torch.cat([s.spread for s in spaces])) if spaces else None,
+        Residual(torch.cat([s.suggested for s in spaces]), torch.cat([s.spread for s in spaces])) if spaces else None,
     )
 
 

@@ -10,7 +10,8 @@ from diffusers import EDMEulerScheduler
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lyra.cache import (
+from lyra.cache.occlusion import mask_occluded
+from lyra.cache.warp import (
     PUBLISHED_WARP,
     CacheViews,
     DepthCache,
@@ -21,10 +22,10 @@ from lyra.cache import (
     render_cache,
     render_moving_cache,
 )
-from lyra.cameras import Cameras
+from lyra.device.memory import Placement
 from lyra.errors import LyraError
-from lyra.memory import Placement
-from lyra.occlusion import mask_occluded
+from lyra.geometry.cameras import Cameras
+from lyra.geometry.trajectories import noise_generator
 from lyra.teacher.conditioning import (
     Condition,
     condition_network,
@@ -32,7 +33,7 @@ from lyra.teacher.conditioning import (
     encode_first_frame,
     stack_conditions,
 )
-from lyra.teacher.departure import Spread, coverage, departure
+from lyra.teacher.residual import Spread, coverage, residual_space
 from lyra.teacher.sampling import (
     Denoise,
     guide,
@@ -43,9 +44,8 @@ from lyra.teacher.sampling import (
     sample_renoised,
     schedule_sigmas,
 )
-from lyra.teacher.tiling import place_tokenizer
-from lyra.tokenizer import Tokenizer
-from lyra.trajectories import noise_generator
+from lyra.tokenizer.tiling import place_tokenizer
+from lyra.tokenizer.tokenizer import Tokenizer
 
 _PUBLISHED_AUGMENT_SEED = 1
 
@@ -68,13 +68,13 @@ class TeacherConfig:
     edge_threshold: float = 0.05
     """Which pixels the cache drops; see ``EdgeFilter``."""
     foreground_masking: bool = True
-    """Erase what the cache's dropped edges would hide; see ``lyra.occlusion``."""
+    """Erase what the cache's dropped edges would hide; see ``lyra.cache.occlusion``."""
     published_warp: bool = False
     """Splat the cache with the published model's pixel centres and normalisation."""
     sampler: Sampler = "euler"
     """The published one; second order with two passes or one a step; or for networks distilled to few steps."""
     spread: Spread | None = None
-    """The small teacher's units; see ``lyra.teacher.departure``. The published teacher has none."""
+    """The small teacher's units; see ``lyra.teacher.residual``. The published teacher has none."""
 
     def __post_init__(self) -> None:
         if self.sampler not in get_args(Sampler):
@@ -165,7 +165,7 @@ class DiffusionTeacher:
         buffers = encode_buffers(tokenizer, views, self.config.max_buffers)
         space = None
         if self.config.spread is not None:
-            space = departure(buffers, coverage(views.masks[:, 0], tokenizer.spec), self.config.spread)
+            space = residual_space(buffers, coverage(views.masks[:, 0], tokenizer.spec), self.config.spread)
         return Condition(encode_first_frame(tokenizer, image, latent_frames), buffers, self.text[None], space)
 
     def imagine(self, request: TeacherRequest) -> Float[Tensor, "channel latent_time latent_height latent_width"]:

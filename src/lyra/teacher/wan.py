@@ -15,14 +15,14 @@ from diffusers import WanVACEPipeline
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra.cache import CacheViews
+from lyra.cache.warp import CacheViews
+from lyra.device.memory import Placement
 from lyra.errors import LyraError
-from lyra.hub import fetch_folder
-from lyra.memory import Placement
+from lyra.files.hub import fetch_folder
+from lyra.geometry.trajectories import noise_generator
 from lyra.teacher.diffusion import TeacherConfig, TeacherRequest
-from lyra.teacher.tiling import place_tokenizer
-from lyra.tokenizer import Tokenizer
-from lyra.trajectories import noise_generator
+from lyra.tokenizer.tiling import place_tokenizer
+from lyra.tokenizer.tokenizer import Tokenizer
 
 TEXT_TOKENS = 512
 """What the network was trained with; shorter texts end in zeros, longer ones are cut."""

@@ -7,14 +7,14 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lyra.cache import build_cache
+from lyra.cache.warp import build_cache
+from lyra.geometry.trajectories import noise_generator
 from lyra.teacher import TeacherConfig
 from lyra.teacher.conditioning import Condition, condition_network, encode_buffers
-from lyra.teacher.departure import coverage, departure
+from lyra.teacher.residual import coverage, residual_space
 from lyra.teacher.sampling import SIGMA_DATA, precondition, sample_euler, schedule_sigmas
-from lyra.tokenizer import LinearTokenizer, Tokenizer
+from lyra.tokenizer.tokenizer import LinearTokenizer, Tokenizer
 from lyra.training.world_clips import WorldClip
-from lyra.trajectories import noise_generator
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def denoiser_loss(
     clean, buffers = clips.latents[pick].float(), clips.buffers[pick].float()
     importance = weights[:, None, None, None].expand_as(clean)
     if teacher.spread is not None:
-        space = departure(buffers, clips.covered[pick].float(), teacher.spread)
+        space = residual_space(buffers, clips.covered[pick].float(), teacher.spread)
         clean = space.of(clean)
         # The error as it shows in pixels: what the cache leaves open counts most.
         importance = (importance * space.spread).square()
@@ -138,7 +138,9 @@ def contact_strip(
         sigmas = schedule_sigmas(scheduler, teacher.steps)
         imagined = sample_euler(precondition(network), noise, sigmas, first, torch.zeros_like(first))
         if teacher.spread is not None:
-            imagined = departure(buffers, clips.covered[index : index + 1].float(), teacher.spread).restore(imagined)
+            imagined = residual_space(buffers, clips.covered[index : index + 1].float(), teacher.spread).restore(
+                imagined
+            )
         frames = [
             tokenizer.decode(tokenizer.denormalize(z))[0] for z in (latents, buffers[:, : latents.shape[1]], imagined)
         ]

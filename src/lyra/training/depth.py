@@ -11,11 +11,11 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from lyra.cache import MAX_DEPTH
-from lyra.cameras import Cameras, intrinsics_from_fov
+from lyra.cache.warp import MAX_DEPTH
 from lyra.depth import DepthNet
-from lyra.formats import load_tensors, save_tensors
-from lyra.trajectories import noise_generator
+from lyra.files import load_tensors, save_tensors
+from lyra.geometry.cameras import Cameras, intrinsics_from_fov
+from lyra.geometry.trajectories import noise_generator
 from lyra.worlds import render_moving_world, render_world, sample_close_up, sample_moving_world, sample_world
 
 FIRST_MOVING_VIEW_SEED = 350_000

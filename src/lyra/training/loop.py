@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lyra.errors import LyraError
-from lyra.formats import load_tensors, save_image, save_tensors, write_atomically
+from lyra.files import load_tensors, save_image, save_tensors, write_atomically
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from lyra.cameras import Cameras, intrinsics_from_fov
+from lyra.geometry.cameras import Cameras, intrinsics_from_fov
 from lyra.worlds import render_moving_world, sample_moving_world
 
 

@@ -15,16 +15,15 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from lyra.convert.imagenet import load_imagenet
+from lyra.engine.synthesis import load_scene_clips, synthesize
+from lyra.engine.video_synthesis import load_moving_scene, synthesize_videos
 from lyra.errors import LyraError
-from lyra.losses import LossWeights
-from lyra.model import Model, load, save
-from lyra.recipe import MINI, Recipe, create_model
+from lyra.models.convert.imagenet import load_imagenet
+from lyra.models.model import Model, load, save
+from lyra.models.recipe import MINI, Recipe, create_model
 from lyra.student.moments import with_times
-from lyra.synthesis import load_scene_clips, synthesize
-from lyra.teacher.departure import measure_spread
-from lyra.tokenizer import LinearTokenizer, fit_linear_tokenizer
-from lyra.training.decoder import DecoderObjective, SceneSet, decoder_loss, decoder_strip
+from lyra.teacher.residual import measure_spread
+from lyra.tokenizer.tokenizer import LinearTokenizer, fit_linear_tokenizer
 from lyra.training.denoiser import (
     DenoiserObjective,
     channel_weights,
@@ -42,10 +41,12 @@ from lyra.training.depth import (
     prepare_frames,
 )
 from lyra.training.loop import CHECKPOINT, LoopConfig, fit
-from lyra.training.moments import MomentObjective, MovingSet, moment_loss
+from lyra.training.losses import LossWeights
 from lyra.training.moving_clips import render_source_video
+from lyra.training.moving_student import MomentObjective, MovingSet, moment_loss
 from lyra.training.perceptual import FeatureDistance
 from lyra.training.signals import tokenizer_signals
+from lyra.training.still_student import DecoderObjective, SceneSet, decoder_loss, decoder_strip
 from lyra.training.world_clips import (
     FIRST_IMAGE_SEED,
     FIRST_TRAINING_SEED,
@@ -55,7 +56,6 @@ from lyra.training.world_clips import (
     prepare_world_clips,
     render_input_view,
 )
-from lyra.video_synthesis import load_moving_scene, synthesize_videos
 
 DEPTH_LOOP = LoopConfig(learning_rate=5e-4, ema=0.998, cooldown=2000)
 DENOISER_LOOP = LoopConfig(learning_rate=8e-4, ema=0.998)
@@ -144,7 +144,7 @@ def train_tokenizer(workspace: Workspace, worlds: int = 100) -> None:
     model.tokenizer.statistics.mean.copy_(latents.mean((0, 3, 4)))
     model.tokenizer.statistics.std.copy_(latents.std((0, 3, 4)).clamp(min=1e-3))
     teacher = workspace.recipe.teacher
-    if workspace.recipe.departs:
+    if workspace.recipe.residual:
         unit = (1.0,) * model.tokenizer.spec.channels
         teacher = replace(teacher, spread=(unit, unit))
         encoded = encode_clips(clips, model.tokenizer, teacher)

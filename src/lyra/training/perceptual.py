@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra.convert.imagenet import load_imagenet
 from lyra.depth.encoder import ImageEncoder
+from lyra.models.convert.imagenet import load_imagenet
 
 LEVELS = 3
 """Features at strides 2, 4 and 8."""

@@ -12,12 +12,12 @@ from einops import repeat
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from lyra.cache import build_cache
-from lyra.cameras import plucker_map
+from lyra.cache.warp import build_cache
+from lyra.geometry.cameras import plucker_map
+from lyra.geometry.trajectories import noise_generator
 from lyra.student.inputs import encode_time
 from lyra.teacher import TeacherConfig
 from lyra.training.world_clips import WorldClip
-from lyra.trajectories import noise_generator
 
 Signal = Float[Tensor, "1 3 time height width"]
 

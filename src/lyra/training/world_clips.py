@@ -13,9 +13,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from lyra.cameras import Cameras, intrinsics_from_fov
-from lyra.formats import load_tensors, save_tensors
-from lyra.trajectories import TRAJECTORY_NAMES, draw_distance, noise_generator, trajectory_cameras
+from lyra.files import load_tensors, save_tensors
+from lyra.geometry.cameras import Cameras, intrinsics_from_fov
+from lyra.geometry.trajectories import TRAJECTORY_NAMES, draw_distance, noise_generator, trajectory_cameras
 from lyra.worlds import render_world, sample_world
 
 FIRST_TRAINING_SEED = 100_000

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lyra.cameras import Cameras
+from lyra.geometry.cameras import Cameras
 from lyra.worlds.world import Terrain, World
 
 _NEAREST, _FARTHEST, _RUNGS = 0.02, 160.0, 256

@@ -1,0 +1,444 @@
+"""The command line: parses, calls, and turns problems into one line and exit code 2."""
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+from tyro.extras import SubcommandApp
+
+from lyra.cli.learn import report, synthesize, train
+from lyra.device.memory import MemoryWish
+from lyra.engine.paths import Look
+from lyra.errors import LyraError
+from lyra.geometry.trajectories import TRAJECTORY_NAMES
+from lyra.scene.times import TimeOptions
+
+Out = Annotated[Path, arg(aliases=["-o"], help="Where the result goes.")]
+
+_AS_FITS = MemoryWish()
+_WHOLE_TIME = TimeOptions()
+
+app = SubcommandApp()
+
+
+@app.command
+def generate(
+    input: Positional[Path | None] = None,
+    /,
+    *,
+    out: Out,
+    model: str = "mini",
+    seed: int = 0,
+    trajectories: tuple[str, ...] = TRAJECTORY_NAMES,
+    movement: float = 1.0,
+    look: Look = "path",
+    fov: float | None = None,
+    depth: str = "auto",
+    teacher: str | None = None,
+    sampler: Literal["euler", "heun", "multistep", "few_step"] | None = None,
+    steps: int | None = None,
+    prompt: str = "",
+    text_encoder: str | None = None,
+    text_to_image: str | None = None,
+    cameras: str | None = None,
+    chunks: int | None = None,
+    guardrail: Literal["auto", "on", "off"] = "auto",
+    memory: Annotated[MemoryWish, arg(name="")] = _AS_FITS,
+    resume: bool = False,
+) -> None:
+    """Turns a photo, several posed photos, a text or a video into a scene.
+
+    Args:
+        input: A photo, a transforms.json that names posed photos, the first of them the input view, or a video.
+        out: Folder for scene.ply, scene.mp4, index.html, scene.json and clips/; of a video also for frames/,
+            scene.4dgs, dynamic.safetensors and bullet.mp4.
+        model: A bundled model's name, or a model's folder.
+        seed: The same seed gives the same scene on the same machine.
+        trajectories: Camera movements that the teacher imagines: left right up zoom_out zoom_in clockwise, or files of
+            cameras (our JSON, a nerfstudio transforms.json, an NPZ of poses); longer files become several clips.
+        movement: Factor on how far the cameras move, also on a file's translations.
+        look: Cameras look as their path says, always at the scene's centre, or always forward.
+        fov: Field of view of the photo's shorter side in degrees; else from EXIF, else 55.
+        depth: "model", "depth-anything", or a folder or owner/name@commit of Depth Anything, Depth Pro or MoGe; the
+            model's own network where it has one when "auto".
+        teacher: Folder or owner/name@commit of Wan VACE, in place of the model's own teacher.
+        sampler: How the teacher is sampled; the model's own way when left out.
+        steps: Sampling steps; the model's own number when left out.
+        prompt: What the scene shows; without a photo the first image is made from it.
+        text_encoder: Folder or owner/name@commit of T5, for a prompt and for models without text embeddings.
+        text_to_image: Folder or owner/name@commit of a diffusers pipeline for the first image.
+        cameras: Of a video: file with one camera a frame (our JSON, a transforms.json, an NPZ of poses); poses in
+            ViPE's folders are found without it, else the camera is taken as still.
+        chunks: Of a video: how many clips of the model's length it is cut into; by its own length when left out.
+        guardrail: "auto" is on for weights whose licence asks for it.
+        memory: Where the networks run and how they are made to fit; by what is free when left out.
+        resume: Go on with an interrupted run in the same folder.
+    """
+    from lyra.generate.pipeline import generate as generate_scene
+    from lyra.generate.runs import GenerateOptions, TextOptions, VideoOptions
+    from lyra.models.preflight import load_checked
+
+    options = GenerateOptions(
+        seed=seed,
+        trajectories=trajectories,
+        movement=movement,
+        look=look,
+        fov=fov,
+        depth=depth,
+        teacher=teacher,
+        sampler=sampler,
+        steps=steps,
+        text=TextOptions(prompt, text_encoder, text_to_image),
+        video=VideoOptions(cameras, chunks),
+        guardrail=guardrail,
+        memory=memory,
+        resume=resume,
+    )
+    loaded = load_checked(model, memory, len(trajectories), text_encoder)
+    scene = generate_scene(loaded, input, out, options)
+    for note in scene.provenance["input"]["notes"]:
+        print(f"note: {note}", file=sys.stderr)
+    fov_used = scene.provenance["fov"]
+    print(f"note: field of view {fov_used['degrees']:.1f} degrees ({fov_used['source']})", file=sys.stderr)
+    moments = "" if scene.dynamic is None else f" at the first of {len(scene.dynamic)} moments"
+    print(f"{len(scene.gaussians)} Gaussians{moments} in {out}: open {out / 'index.html'}", file=sys.stderr)
+
+
+@app.command
+def render(
+    scene: Positional[Path],
+    /,
+    out: Out,
+    *,
+    cameras: str = "fly",
+    frames: int = 96,
+    size: int = 512,
+    fps: int = 24,
+    time: Annotated[TimeOptions, arg(name="")] = _WHOLE_TIME,
+    freeze: float | None = None,
+) -> None:
+    """Renders a scene along a camera path to a video; a dynamic one while its time runs.
+
+    Args:
+        scene: A scene folder or a PLY file.
+        out: Video file (.mp4).
+        cameras: "fly", "still" (the input view), one of the six trajectories, or a JSON file of cameras.
+        frames: Frames of a preset path; more of them are slow motion.
+        size: Shorter side of the video in pixels.
+        fps: Frames a second.
+        time: Which part of a dynamic scene's time is shown, and how often.
+        freeze: Time at which a dynamic scene stands still, in [0, 1].
+    """
+    from lyra.scene.film import render_video
+
+    if freeze is not None:
+        if time != _WHOLE_TIME:
+            raise LyraError("a frozen scene's time does not run: give --freeze, or --start, --end and --loops")
+        time = TimeOptions(freeze, freeze)
+    render_video(scene, out, cameras, frames, size, fps, time)
+
+
+@app.command
+def cut(
+    scene: Positional[Path],
+    /,
+    out: Out,
+    *,
+    times: tuple[float, float] | None = None,
+    box: tuple[float, float, float, float, float, float] | None = None,
+) -> None:
+    """Writes a part of a scene as a scene of its own.
+
+    Args:
+        scene: A scene folder or a PLY file.
+        out: Folder of the new scene.
+        times: Of a dynamic scene: first and last time that are kept, in [0, 1]; twice the same gives a still scene.
+        box: Lowest x y z and highest x y z that are kept, scene units (x right, y down, z forward).
+    """
+    from lyra.generate.cutting import cut_scene
+
+    cut_scene(scene, out, times, box)
+
+
+@app.command
+def view(
+    scene: Positional[Path],
+    /,
+    *,
+    port: int = 8080,
+    send: Literal["splats", "frames"] = "splats",
+    time: float = 0.0,
+) -> None:
+    """Shows a scene in the browser, served on this machine only; of a dynamic one a moment (its index.html plays all).
+
+    Args:
+        scene: A scene folder or a PLY file.
+        port: Local port.
+        send: The splats, which the browser draws; or frames that our renderer draws on this machine's processor.
+        time: Of a dynamic scene, in [0, 1].
+    """
+    from lyra.scene.scene import Scene
+    from lyra.viewer.live import serve_viewer
+
+    loaded = Scene.load(scene).at(time)
+    serve_viewer(loaded.gaussians, loaded.input_camera, port, send)
+
+
+@app.command
+def verify(
+    scene: Positional[Path],
+    /,
+    *,
+    json_: Annotated[bool, arg(name="json", help="One JSON object on stdout.")] = False,
+    views: int = 4,
+    size: int = 640,
+    save: Path | None = None,
+) -> None:
+    """Compares a scene's page in a real browser with our renderer; exit code 2 where they differ.
+
+    Args:
+        scene: A scene folder or a PLY file.
+        json_: One JSON object on stdout.
+        views: How many cameras.
+        size: Shorter side of the pictures in pixels.
+        save: Folder for the pictures.
+    """
+    from lyra.viewer.verification import NEEDED_PSNR, verify_scene
+
+    found = verify_scene(scene, views, size, save)
+    numbers = found.as_json()
+    if json_:
+        print(json.dumps(numbers))
+    else:
+        for row in numbers.pop("rows"):
+            print(f"view {row['view']} by {row['backend']}: {row['psnr']:.1f} dB")
+        for name, value in numbers.items():
+            print(f"{name:>17} {value:.4g}" if isinstance(value, float) else f"{name:>17} {value}")
+    if not found.agrees:
+        least = numbers["psnr"]
+        raise LyraError(f"the page differs from the renderer: {least:.1f} dB where {NEEDED_PSNR:g} are needed")
+
+
+@app.command
+def evaluate(
+    what: Positional[Literal["scene", "worlds", "dynamic"]],
+    folder: Positional[Path | None] = None,
+    /,
+    *,
+    json_: Annotated[bool, arg(name="json", help="One JSON object on stdout.")] = False,
+    model: str | None = None,
+    scenes: int | None = None,
+    report: Path | None = None,
+) -> None:
+    """Measures a scene, or a model.
+
+    Args:
+        what: "scene": a finished scene against its photo. "worlds": a model on procedural worlds that it never saw,
+            from one picture each, beside simpler methods. "dynamic": the same on worlds that move, from one video each.
+        folder: The scene's folder.
+        json_: One JSON object on stdout.
+        model: Which model sees the worlds; mini when left out.
+        scenes: How many worlds; 16, or 8 that move, when left out.
+        report: Folder for pictures of the worlds.
+    """
+    if what == "scene":
+        if (model, scenes, report) != (None, None, None):
+            raise LyraError("a finished scene is measured as it is: leave out --model, --scenes and --report")
+        if folder is None:
+            raise LyraError("give the folder of the scene: lyra evaluate scene FOLDER")
+        from lyra.evaluation import evaluate_scene
+
+        numbers = evaluate_scene(folder)
+        rows = [numbers]
+    else:
+        if folder is not None:
+            raise LyraError(f"evaluate {what} makes its own worlds: leave out {folder}")
+        if scenes is not None and scenes < 1:
+            raise LyraError(f"{scenes} worlds: give at least 1")
+        numbers = _evaluate_model(what, model or "mini", scenes, report)
+        rows = numbers["rows"]
+    if json_:
+        print(json.dumps(numbers))
+    else:
+        from lyra.files.tables import format_table
+
+        print(format_table(rows))
+
+
+def _evaluate_model(what: Literal["worlds", "dynamic"], name: str, scenes: int | None, report: Path | None) -> dict:
+    from lyra.models.model import load
+
+    if what == "worlds":
+        from lyra.evaluation.still_worlds import WorldsOptions, evaluate_worlds
+
+        return evaluate_worlds(load(name), WorldsOptions(scenes or WorldsOptions.scenes), report)
+    from lyra.evaluation.moving_worlds import DynamicOptions, evaluate_dynamic
+
+    return evaluate_dynamic(load(name), DynamicOptions(scenes or DynamicOptions.scenes), report)
+
+
+@app.command
+def bench(
+    name: Positional[Literal["render", "mamba", "decoder", "training", "teacher"]],
+    /,
+    *,
+    json_: Annotated[bool, arg(name="json", help="One JSON object on stdout.")] = False,
+    full: bool = False,
+) -> None:
+    """Measures speed and memory on this machine, every row in a process of its own.
+
+    Args:
+        name: What is measured.
+        json_: One JSON object on stdout.
+        full: Every size, not a choice that takes minutes (mamba and decoder).
+    """
+    from lyra.bench.measure import print_rows
+
+    match name:
+        case "render":
+            from lyra.bench.render_cost import measure as measure_render
+
+            rows = measure_render()
+        case "mamba":
+            from lyra.bench.mamba_cost import measure as measure_mamba
+
+            rows = measure_mamba(full)
+        case "decoder":
+            from lyra.bench.decoder_cost import measure as measure_decoder
+
+            rows = measure_decoder(full)
+        case "training":
+            from lyra.bench.training_cost import measure as measure_training
+
+            rows = measure_training()
+        case "teacher":
+            from lyra.bench.teacher_cost import measure as measure_teacher
+
+            rows = measure_teacher()
+    print_rows(rows, json_)
+
+
+@app.command
+def doctor() -> None:
+    """Says what this installation and this machine can do."""
+    from lyra.cli.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        print(f"{'ok  ' if finding.ok else 'PROBLEM'} {finding.text}")
+    if not all(finding.ok for finding in findings):
+        raise LyraError("doctor found problems: see the lines marked PROBLEM")
+
+
+@app.command
+def decode(
+    clips: Positional[Path],
+    /,
+    out: Out,
+    *,
+    model: str = "mini",
+    sample: str | None = None,
+    allow_pickle: bool = False,
+    time: float | None = None,
+) -> None:
+    """Turns stored clips into a scene (scene.ply and scene.json), by the model's decoder alone.
+
+    Args:
+        clips: A scene's folder or its clips/, or a folder of the published data set.
+        out: Folder for scene.ply and scene.json.
+        model: A bundled model's name, or a model's folder; it needs no more than vae/ and decoder/.
+        sample: Of a published data set: which sample; the first when left out.
+        allow_pickle: Of a published data set: its latents are pickles; read them, by a restricted reader.
+        time: Of a dynamic decoder: the moment to show, from 0 to 1.
+    """
+    from lyra.generate.decoding import PARTS, DecodeOptions, decode_folder
+    from lyra.models.model import load
+
+    options = DecodeOptions(sample, allow_pickle, time)
+    scene = decode_folder(load(model, parts=PARTS), clips, out, options)
+    print(f"{len(scene.gaussians)} Gaussians in {out / 'scene.ply'}", file=sys.stderr)
+
+
+@app.command
+def convert(
+    what: Positional[Literal["lyra-decoder", "gen3c", "cosmos-tokenizer"]],
+    file: Positional[Path],
+    /,
+    out: Out,
+    *,
+    tokenizer: Path | None = None,
+    sha256: str | None = None,
+    scene: Literal["auto", "static", "dynamic"] = "auto",
+    heads: int | None = None,
+    precision: Literal["bfloat16", "float16", "float32"] = "bfloat16",
+) -> None:
+    """Turns published weights into a model's folder; parts that are there already stay.
+
+    Args:
+        what: Which published network.
+        file: lyra_static.pt, lyra_dynamic.pt or GEN3C's model.pt; for cosmos-tokenizer its folder.
+        out: Folder of the model.
+        tokenizer: For gen3c: folder of the Cosmos tokenizer, converted along.
+        sha256: What the file's SHA-256 must be.
+        scene: For lyra-decoder: kind of scenes; "auto" goes by the file's name, else by its weights.
+        heads: For lyra-decoder: attention heads; 64 channels a head when left out.
+        precision: For gen3c: type that the network is stored and held in.
+    """
+    match what:
+        case "lyra-decoder":
+            from lyra.models.convert.lyra_decoder import convert_decoder
+
+            convert_decoder(file, out, sha256, scene, heads)
+        case "gen3c":
+            from lyra.models.convert.gen3c import convert_teacher
+
+            convert_teacher(file, out, tokenizer, sha256, precision)
+        case "cosmos-tokenizer":
+            from lyra.models.convert.cosmos_tokenizer import convert_tokenizer
+
+            convert_tokenizer(file, out, sha256)
+
+
+for command in (train, synthesize, report):
+    app.command(command)
+
+
+def main() -> None:
+    """Entry point of the ``lyra`` command."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app.cli(prog="lyra", args=arguments, description=DESCRIPTION)
+    except (LyraError, OSError, MemoryError, RuntimeError) as error:
+        memory = _is_lack_of_memory(error)
+        if isinstance(error, RuntimeError) and not memory:
+            raise
+        if debug:
+            traceback.print_exc()
+        text = " ".join(str(error).split()) or type(error).__name__
+        if memory:
+            text = f"not enough memory ({text[:200]}): ask for less at once, or use a larger machine"
+        print(f"lyra: {text}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("lyra: interrupted; what was finished is kept", file=sys.stderr)
+        sys.exit(130)
+
+
+def _is_lack_of_memory(error: BaseException) -> bool:
+    import torch
+
+    # For a failed allocation on the CPU, and for some on a GPU, torch has no class of its own.
+    told = isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("allocate memory", "out of memory")
+    )
+    return told or isinstance(error, (MemoryError, torch.OutOfMemoryError))
+
+
+DESCRIPTION = "A photo becomes a 3D Gaussian-splat scene, a video a 4D one. --debug shows the traceback of a problem."
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""A model on held-out worlds that move: one video from a still camera in, other cameras at all times out."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from lyra.cache.warp import MAX_DEPTH
+from lyra.engine.video_synthesis import as_video, imagine_moving_clips, input_clip, prepare_moving_inputs
+from lyra.errors import LyraError, MissingExtraError
+from lyra.evaluation.moving_scores import MovingScores, MovingTruth, dynamic_baselines, film_truth
+from lyra.evaluation.perceptual import PerceptualDistance
+from lyra.files import save_image
+from lyra.geometry.cameras import Cameras, concatenate_cameras, intrinsics_from_fov
+from lyra.geometry.dynamic import DynamicGaussians
+from lyra.geometry.trajectories import TRAJECTORY_NAMES, draw_distance, trajectory_cameras
+from lyra.models.model import Model
+from lyra.rendering import render
+from lyra.student.moments import at_every_frame, decode_moments
+from lyra.views.video_views import VideoViews, estimate_video
+from lyra.worlds import INPUT_FOV, render_moving_world, sample_moving_world
+
+FIRST_HELD_OUT_SEED = 60_000
+"""Of the moving worlds that are evaluated on; training seeds begin at 100,000."""
+
+
+@dataclass(frozen=True)
+class DynamicOptions:
+    """What is evaluated."""
+
+    scenes: int = 8
+    on_path: tuple[int, ...] = (4, 8, 12)
+    """Frames of each trajectory at whose own times its cameras look."""
+    at_end: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    """Times at which each trajectory's last camera looks."""
+    seed: int = 0
+    """Of the teacher's noise."""
+
+
+@torch.no_grad()
+def evaluate_dynamic(model: Model, options: DynamicOptions = DynamicOptions(), report: Path | None = None) -> dict:
+    """Student, frozen scene and baselines on held-out moving worlds with true cameras at every time.
+
+    Args:
+        model: All parts; a student of "cache" geometry.
+        options: How many worlds, which views and times.
+        report: Folder for one picture a world: truth, student, frozen scene and cache, at the beginning, the middle
+            and the end from the ends of two trajectories.
+
+    Returns:
+        ``scenes`` and ``rows``, one a method; ``truth`` has its own flicker alone.
+
+    Raises:
+        LyraError: the student's geometry is another.
+    """
+    if model.decoder.config.geometry != "cache":
+        raise LyraError(
+            f"the student of model {model.config.name!r} makes one moment at a time and no scene that moves: give a "
+            "model with a student of cache geometry, like mini"
+        )
+    try:
+        judge = PerceptualDistance()
+    except MissingExtraError:
+        judge = None
+    scores = MovingScores(judge)
+    for index in tqdm(range(options.scenes), desc="moving worlds"):
+        truth, methods = show_moving_world(model, FIRST_HELD_OUT_SEED + index, options)
+        scores.add(truth, methods)
+        if report is not None:
+            _report(truth, methods, options, report / f"{index:03d}.png")
+    return {"scenes": options.scenes, "rows": scores.rows()}
+
+
+def show_moving_world(
+    model: Model, seed: int, options: DynamicOptions
+) -> tuple[MovingTruth, dict[str, Float[Tensor, "view 3 height width"]]]:
+    """One world's true views, and every method's picture of them."""
+    teacher = model.config.teacher
+    world = sample_moving_world(seed)
+    lens = intrinsics_from_fov(INPUT_FOV, teacher.height, teacher.width)
+    count = teacher.frames
+    still = Cameras(torch.eye(4).repeat(count, 1, 1), lens.expand(count, 4), teacher.height, teacher.width)
+    times = torch.linspace(0, 1, count)
+    color, true_depth, _ = render_moving_world(world, still, times)
+    # As a file would give it.
+    frames = (color * 255).round() / 255
+    views, _ = estimate_video(model.depth, as_video(frames, (count - 1) / teacher.fps), INPUT_FOV)
+    views = _to_true_scale(views, true_depth[0])
+    dynamic = decode_views(model, views, options.seed)
+    cameras, seen = choose_views(options, lens, teacher.frames, teacher.height, teacher.width)
+    truth = film_truth(world, cameras, seen)
+    first = dynamic.moment(0)
+    methods = {
+        "student": torch.cat(
+            [render(dynamic.at(float(t)), cameras[i : i + 1]).color for i, t in enumerate(seen)]
+        ).clamp(0, 1),
+        "frozen": torch.cat([render(first, cameras[i : i + 1]).color for i in range(len(cameras))]).clamp(0, 1),
+        **dynamic_baselines(frames, views.depth, still[:1], cameras, seen),
+    }
+    return truth, methods
+
+
+def decode_views(model: Model, views: VideoViews, seed: int) -> DynamicGaussians:
+    """Teacher and student on the views of a video."""
+    clips = (input_clip(model, views), *imagine_moving_clips(model, views, seed))
+    decoder = at_every_frame(model.decoder, model.tokenizer.spec.temporal)
+    edges = model.config.teacher.edges
+    inputs, source = prepare_moving_inputs(clips, views, model.tokenizer, decoder.config, edges)
+    return decode_moments(decoder, inputs, source, model.tokenizer, views.seconds)
+
+
+def choose_views(
+    options: DynamicOptions, lens: Float[Tensor, "4"], frames: int, height: int, width: int
+) -> tuple[Cameras, Float[Tensor, "view"]]:
+    """Cameras of the six trajectories and when each looks."""
+    cameras, times = [], []
+    for name in TRAJECTORY_NAMES:
+        path = trajectory_cameras(name, draw_distance(name, options.seed), frames, lens, height, width)
+        # The last camera of "clockwise" is the first again: the farthest stands for it.
+        end = frames // 4 if name == "clockwise" else frames - 1
+        cameras += [path[i : i + 1] for i in options.on_path] + [path[end : end + 1]] * len(options.at_end)
+        times += [i / (frames - 1) for i in options.on_path] + list(options.at_end)
+    return concatenate_cameras(cameras), torch.tensor(times)
+
+
+def _to_true_scale(views: VideoViews, true_depth: Float[Tensor, "height width"]) -> VideoViews:
+    """Depths by the ratio of the first view's medians, as in ``evaluate worlds``."""
+
+    def middle(depth: Tensor) -> Tensor:
+        return depth[depth < 0.99 * MAX_DEPTH].median()
+
+    factor = middle(true_depth) / middle(views.depth[0])
+    far = 0.99 * MAX_DEPTH
+
+    def scaled(depth: Tensor) -> Tensor:
+        return torch.where(depth < far, depth * factor, depth)
+
+    return replace(views, depth=scaled(views.depth), backdrop_depth=scaled(views.backdrop_depth))
+
+
+def _report(
+    truth: MovingTruth, methods: dict[str, Float[Tensor, "view 3 height width"]], options: DynamicOptions, path: Path
+) -> None:
+    per_path = len(options.on_path) + len(options.at_end)
+    ends = [len(options.on_path) + i for i in range(0, len(options.at_end), 2)]
+    picks = [base * per_path + end for base in (0, 3) for end in ends]
+    order = [truth.color, *(methods[name] for name in ("student", "frozen", "cache"))]
+    rows = [torch.cat([colors[i] for i in picks], dim=-1) for colors in order]
+    save_image(torch.cat(rows, dim=-2).clamp(0, 1), path)

@@ -1,0 +1,146 @@
+"""What every method is asked: new views of a scene from one picture, compared with the true ones.
+
+All methods share one predicted depth, brought to the truth's scale by the ratio of the input views' median depths.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from lyra.cache.warp import MAX_DEPTH, build_cache, render_cache
+from lyra.evaluation.metrics import psnr, ssim
+from lyra.evaluation.perceptual import PerceptualDistance
+from lyra.geometry.cameras import Cameras, invert_rigid, pixel_rays, z_depth_factor
+
+VISIBLE_TOLERANCE = 0.03
+"""A point of a new view is visible in the input where their depths there differ by less than this share."""
+
+
+@dataclass(frozen=True)
+class TrueViews:
+    """New views of a scene."""
+
+    color: Float[Tensor, "view 3 height width"]
+    cameras: Cameras
+    visible: Bool[Tensor, "view height width"]
+    """Seen in the input view too; the rest are holes."""
+
+
+def visible_from(
+    input_depth: Float[Tensor, "height width"],
+    input_camera: Cameras,
+    depth: Float[Tensor, "view height width"],
+    cameras: Cameras,
+) -> Bool[Tensor, "view height width"]:
+    """Which pixels of new views the input view sees, by true z-depth of both."""
+    origins, directions = pixel_rays(cameras)
+    world = origins + directions * (depth * z_depth_factor(cameras))[..., None]
+    transform = invert_rigid(input_camera.camera_to_world[0])
+    x, y, z = (world @ transform[:3, :3].mT + transform[:3, 3]).unbind(-1)
+    fx, fy, cx, cy = input_camera.intrinsics[0].tolist()
+    u, v = fx * x / z.clamp(min=1e-6) + cx, fy * y / z.clamp(min=1e-6) + cy
+    height, width = input_depth.shape
+    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height) & (z > 0)
+    there = input_depth[v.long().clamp(0, height - 1), u.long().clamp(0, width - 1)]
+    return inside & ((there - z).abs() < VISIBLE_TOLERANCE * z)
+
+
+def repeat_input(image: Float[Tensor, "3 height width"], cameras: Cameras) -> Float[Tensor, "view 3 height width"]:
+    """The input picture again and again."""
+    return image.expand(len(cameras), -1, -1, -1)
+
+
+def warp_input(
+    image: Float[Tensor, "3 height width"],
+    depth: Float[Tensor, "height width"],
+    input_camera: Cameras,
+    cameras: Cameras,
+) -> tuple[Float[Tensor, "view 3 height width"], Bool[Tensor, "view height width"]]:
+    """The picture's pixels moved by a depth map, and where they land."""
+    cache = build_cache(image[None] * 2 - 1, depth[None], input_camera, None)
+    views = render_cache(cache, cameras)
+    return views.images[:, 0] / 2 + 0.5, views.masks[:, 0] > 0
+
+
+def fill_with_mean(
+    images: Float[Tensor, "view 3 height width"], covered: Bool[Tensor, "view height width"]
+) -> Float[Tensor, "view 3 height width"]:
+    """Holes take the mean color of what is covered in their view."""
+    weight = covered[:, None].float()
+    mean = (images * weight).sum((2, 3), keepdim=True) / weight.sum((2, 3), keepdim=True).clamp(min=1)
+    return torch.where(covered[:, None], images, mean)
+
+
+def fill_with_nearest(
+    images: Float[Tensor, "view 3 height width"], covered: Bool[Tensor, "view height width"]
+) -> Float[Tensor, "view 3 height width"]:
+    """Holes take the color of the nearest covered pixel."""
+    filled = images.clone()
+    rows, columns = torch.meshgrid(*(torch.arange(n) for n in covered.shape[1:]), indexing="ij")
+    places = torch.stack([rows, columns], -1).float()
+    for index, mask in enumerate(covered):
+        if not bool(mask.any()) or bool(mask.all()):
+            continue
+        known = places[mask]
+        nearest = torch.cat([torch.cdist(part, known).argmin(1) for part in places[~mask].split(2048)])
+        filled[index][:, ~mask] = images[index][:, mask][:, nearest]
+    return filled
+
+
+def baselines(
+    image: Float[Tensor, "3 height width"],
+    depth: Float[Tensor, "height width"],
+    input_camera: Cameras,
+    cameras: Cameras,
+) -> dict[str, Float[Tensor, "view 3 height width"]]:
+    """What needs no generative model: the cache with its holes filled in two ways, a plane, the input repeated."""
+    warped, covered = warp_input(image, depth, input_camera, cameras)
+    solid = depth[depth < 0.99 * MAX_DEPTH]
+    plane = torch.full_like(depth, solid.median().item() if len(solid) else MAX_DEPTH)
+    flat, flat_covered = warp_input(image, plane, input_camera, cameras)
+    return {
+        "cache": fill_with_mean(warped, covered),
+        "cache-nearest": fill_with_nearest(warped, covered),
+        "plane": fill_with_nearest(flat, flat_covered),
+        "repeat": repeat_input(image, cameras),
+    }
+
+
+class Scores:
+    """Sums of every method's errors over scenes and views."""
+
+    def __init__(self, judge: PerceptualDistance | None):
+        self.judge = judge
+        self.values: dict[str, dict[str, list[float]]] = {}
+
+    def add(self, truth: TrueViews, methods: Mapping[str, Float[Tensor, "view 3 height width"]]) -> None:
+        """Measures every method on one scene's views."""
+        visible = truth.visible[:, None]
+        for method, color in methods.items():
+            error = (color.clamp(0, 1) - truth.color).square()
+            row = self.values.setdefault(method, {})
+            measured = {
+                "psnr": [psnr(a, b) for a, b in zip(color, truth.color, strict=True)],
+                "ssim": [ssim(a.clamp(0, 1), b) for a, b in zip(color, truth.color, strict=True)],
+                "perceptual": self.judge(color, truth.color).tolist() if self.judge else [],
+                # Holes differ much in size: their errors are summed over a scene before the logarithm.
+                "psnr_visible": _masked_psnr(error, visible),
+                "psnr_holes": _masked_psnr(error, ~visible),
+            }
+            for name, numbers in measured.items():
+                row.setdefault(name, []).extend(numbers)
+
+    def rows(self) -> list[dict[str, str | float | None]]:
+        """Means over views, and over scenes for the masked ones."""
+        return [
+            {"method": method} | {name: sum(v) / len(v) if v else None for name, v in row.items()}
+            for method, row in self.values.items()
+        ]
+
+
+def _masked_psnr(error: Tensor, mask: Tensor) -> list[float]:
+    picked = error[mask.expand_as(error)]
+    return [-10 * picked.mean().clamp(min=1e-10).log10().item()] if len(picked) else []

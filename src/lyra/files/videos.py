@@ -1,0 +1,232 @@
+"""A video that a user hands in: some of its frames, evenly spaced in time, at the model's shape.
+
+Frames are treated as photos are: turned upright, cropped around the centre, never squashed.
+"""
+
+import bisect
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from lyra.errors import LyraError, MissingExtraError
+from lyra.files import load_cameras, sha256_file
+from lyra.files.photos import LARGEST_ASPECT, LARGEST_PIXELS, SMALLEST_SIDE, centre_crop, is_video
+from lyra.geometry.cameras import Cameras
+
+__all__ = ["Video", "is_video", "load_video"]
+
+_DAMAGED = "is damaged or no video: export or download it again"
+_LEAST_WHOLE = 0.9
+"""Share of the length that a file gives itself that its frames must reach."""
+_BLACK = 3.0
+"""Standard deviation in 8-bit levels, over all frames, below which a video shows nothing."""
+_HDR = {16: "PQ", 18: "HLG"}
+"""Transfer characteristics of ISO/IEC 23091-2 that are not shown as sRGB."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """Frames at the model's shape, and what was done to them."""
+
+    frames: Float[Tensor, "time 3 height width"]
+    """Upright, display-referred sRGB in [0, 1]."""
+    seconds: float
+    """From the first of these frames to the last."""
+    source_size: tuple[int, int]
+    """Width and height of an upright source frame in pixels."""
+    crop: tuple[int, int, int, int]
+    """Left, top, right, bottom of the part used, in pixels of the upright source."""
+    sha256: str
+    """Hex digest of the file."""
+    cameras: Cameras | None
+    """One a frame, in any unit, relative to the first; None where the camera is taken as still."""
+    notes: tuple[str, ...]
+    """What a user may want to know, one sentence each."""
+
+
+def load_video(
+    path: Path, height: int, width: int, frames: int | Callable[[float], int], cameras: Path | None = None
+) -> Video:
+    """Reads some frames of a video, evenly spaced from its first to its last.
+
+    Rotation is applied; times are the file's own, so that a variable frame rate does no harm; of a video with fewer
+    frames some come twice. Cameras are read from ``cameras`` or, in ViPE's folders, from beside the video.
+
+    Args:
+        path: Any file that FFmpeg decodes.
+        height: Of the model's frames in pixels.
+        width: Of the model's frames in pixels.
+        frames: How many, at least 2; or how many of a length in seconds.
+        cameras: JSON, ``transforms.json`` or NPZ with one camera a source frame.
+
+    Raises:
+        LyraError: the file is missing, damaged, holds no moving picture, or the cameras do not fit it.
+    """
+    path = Path(path)
+    notes: list[str] = []
+    times = _read_times(path, notes)
+    seconds = max(times[-1] - times[0], 1e-3)
+    count = frames if isinstance(frames, int) else frames(seconds)
+    picks = [_nearest(times, moment) for moment in np.linspace(times[0], times[-1], count)]
+    if len(set(picks)) < count:
+        notes.append(f"it has {len(times)} frames where the model takes {count}: some are shown twice")
+    pictures, source_size, crop = _read_frames(path, picks, height, width)
+    if pictures.std() * 255 < _BLACK:
+        raise LyraError(f"{path} shows nothing but one color: give a video of a scene")
+    file = cameras or _vipe_cameras(path)
+    poses = None if file is None else _pick_cameras(file, picks, len(times), height, width)
+    if poses is None:
+        notes.append("no cameras were given: the camera is taken as still")
+    return Video(pictures, seconds, source_size, crop, sha256_file(path), poses, tuple(notes))
+
+
+def _open(path: Path) -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise MissingExtraError("PyAV", "video", "reading a video") from error
+    try:
+        if path.stat().st_size == 0:
+            raise LyraError(f"{path} is empty: export or download the video again")
+        # FFmpeg takes what is before a colon in a relative path for a protocol.
+        container = av.open(str(path.absolute()))
+    except (av.FFmpegError, ValueError):
+        raise LyraError(f"{path} {_DAMAGED}") from None
+    except OSError as error:
+        raise LyraError(f"{path} cannot be read: {error.strerror or error}") from error
+    if not container.streams.video:
+        found = "has sound but no picture: give a video" if container.streams.audio else _DAMAGED
+        container.close()
+        raise LyraError(f"{path} {found}")
+    stream = container.streams.video[0]
+    if stream.codec_context is None:  # a codec that FFmpeg does not know, or a damaged name of one
+        container.close()
+        raise LyraError(f"{path} {_DAMAGED}")
+    # Not by frames: of a damaged file different ones would be lost from one time to the next.
+    stream.thread_type = "SLICE"
+    return container
+
+
+def _decode(path: Path, notes: list[str] | None = None) -> Iterator[Any]:
+    """All whole frames that can be decoded; a file that ends early gives those before its end."""
+    with _open(path) as container:
+        import av
+
+        stream = container.streams.video[0]
+        size = (stream.codec_context.width, stream.codec_context.height)
+        if size[0] * size[1] > LARGEST_PIXELS:
+            raise LyraError(f"{path} is {size[0]}x{size[1]} pixels, too many: scale it down first")
+        end, whole = 0.0, True
+        try:
+            for frame in container.decode(stream):
+                if not frame.is_corrupt:
+                    end = max(end, _end(frame, stream))
+                    yield frame
+        except (av.FFmpegError, ValueError):
+            whole = False
+        if notes is not None and not (whole and end >= _LEAST_WHOLE * _declared_end(container)):
+            notes.append("its end is damaged or missing: only what comes before was used")
+
+
+def _end(frame: Any, stream: Any) -> float:
+    """Second until which a frame is shown."""
+    steps = [frame.duration * frame.time_base if frame.duration else 0, 1 / (stream.average_rate or 25)]
+    return (frame.time or 0.0) + float(max(steps))
+
+
+def _declared_end(container: Any) -> float:
+    """Second at which the file says that its picture ends; 0 where it does not say so."""
+    stream = container.streams.video[0]
+    if stream.duration is not None:
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    # A whole file's length may be its sound's.
+    if container.duration is None or len(container.streams) > 1:
+        return 0.0
+    return ((container.start_time or 0) + container.duration) / 1e6
+
+
+def _read_times(path: Path, notes: list[str]) -> list[float]:
+    """Seconds of every frame, ascending."""
+    times: list[float] = []
+    rate = None
+    for frame in _decode(path, notes):
+        if rate is None:
+            rate = 1 / 25
+            _check_size(path, frame.width, frame.height)
+            if frame.color_trc in _HDR:
+                name = _HDR[frame.color_trc]
+                notes.append(f"its colors are HDR ({name}) and taken as sRGB: they come out pale, export it as SDR")
+        # Some containers have no times, or the same twice.
+        stamp = frame.time if frame.time is not None else (times[-1] + rate if times else 0.0)
+        times.append(max(float(stamp), times[-1] + 1e-4) if times else float(stamp))
+    if not times:
+        raise LyraError(f"{path} has no frame that can be decoded: export or download it again")
+    if len(times) == 1:
+        raise LyraError(f"{path} has a single frame: give it as a photo (PNG or JPEG)")
+    return times
+
+
+def _check_size(path: Path, width: int, height: int) -> None:
+    if min(width, height) < SMALLEST_SIDE:
+        raise LyraError(f"{path} is {width}x{height} pixels: give at least {SMALLEST_SIDE} on the shorter side")
+    if max(width, height) > LARGEST_ASPECT * min(width, height):
+        raise LyraError(f"{path} is {width}x{height} pixels, more than {LARGEST_ASPECT:.0f}:1: crop it first")
+
+
+def _nearest(times: Sequence[float], moment: float) -> int:
+    after = bisect.bisect_left(times, moment)
+    around = [index for index in (after - 1, after) if 0 <= index < len(times)]
+    return min(around, key=lambda index: abs(times[index] - moment))
+
+
+def _read_frames(
+    path: Path, picks: Sequence[int], height: int, width: int
+) -> tuple[Float[Tensor, "time 3 height width"], tuple[int, int], tuple[int, int, int, int]]:
+    """The frames of these numbers, ascending."""
+    wanted, last = set(picks), picks[-1]
+    pictures: dict[int, np.ndarray] = {}
+    size, crop = (0, 0), (0, 0, 0, 0)
+    with _open(path) as container:
+        shape = float(container.streams.video[0].sample_aspect_ratio or 1)
+    for number, frame in enumerate(_decode(path)):
+        if number in wanted:
+            picture = _with_square_pixels(frame.to_image(), shape)
+            if frame.rotation:
+                picture = picture.rotate(frame.rotation, expand=True)
+            size = picture.size
+            crop = centre_crop(size, height, width)
+            small = picture.resize((width, height), Image.Resampling.LANCZOS, box=crop, reducing_gap=3.0)
+            pictures[number] = np.asarray(small, dtype=np.float32) / 255
+        if number >= last:
+            break
+    stacked = torch.from_numpy(np.stack([pictures[number] for number in picks]))
+    return stacked.permute(0, 3, 1, 2).contiguous(), size, crop
+
+
+def _with_square_pixels(picture: Image.Image, shape: float) -> Image.Image:
+    """Old cameras and discs store frames squashed; ``shape`` is a pixel's width over its height."""
+    if shape == 1 or not 1 / LARGEST_ASPECT < shape < LARGEST_ASPECT:
+        return picture
+    size = round(picture.width * max(shape, 1)), round(picture.height / min(shape, 1))
+    return picture.resize(size, Image.Resampling.BICUBIC)
+
+
+def _vipe_cameras(path: Path) -> Path | None:
+    """Poses in ViPE's layout: ``pose/NAME.npz`` beside ``rgb/NAME.mp4``."""
+    poses = path.parent.parent / "pose" / f"{path.stem}.npz"
+    return poses if path.parent.name == "rgb" and poses.is_file() else None
+
+
+def _pick_cameras(file: Path, picks: Sequence[int], count: int, height: int, width: int) -> Cameras:
+    cameras = load_cameras(file, height, width)
+    if len(cameras) != count:
+        raise LyraError(f"{file} has {len(cameras)} cameras, but the video has {count} frames: give one a frame")
+    picked = cameras[list(picks)]
+    return picked.relative_to(picked.camera_to_world[0])

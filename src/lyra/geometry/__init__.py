@@ -1,0 +1,1 @@
+"""Cameras, trajectories and Gaussians: tensors with names, and what is computed of them alone."""

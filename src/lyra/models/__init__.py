@@ -1,0 +1,1 @@
+"""A model: its parts, its folder, and how it is made."""

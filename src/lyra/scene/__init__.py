@@ -1,0 +1,1 @@
+"""A scene, and films of it."""

@@ -1,0 +1,101 @@
+"""A scene along a camera path, as a video."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from lyra.errors import LyraError
+from lyra.files import load_cameras, save_video
+from lyra.geometry.cameras import Cameras
+from lyra.geometry.trajectories import DISTANCE_RANGES, TRAJECTORY_NAMES, fly_through, trajectory_cameras
+from lyra.scene.scene import Scene
+from lyra.scene.times import TimeOptions
+
+FILM_SIZE = 512
+"""A scene's own films are enlarged by the largest whole factor that keeps their longer side within this many pixels."""
+FILM_FPS = 24
+_FILM_SECONDS = (3.0, 10.0)
+"""Shortest and longest film; the first is a still scene's."""
+
+
+def choose_cameras(scene: Scene, cameras: str, frames: int, size: int) -> Cameras:
+    """Cameras of a preset ("fly", "still" at the input view, or a trajectory at the largest distance of its range), or
+    of a JSON file.
+
+    Raises:
+        LyraError: neither a preset nor a readable file.
+    """
+    view = scene.input_camera
+    factor = size / min(view.height, view.width)
+    height, width = round(view.height * factor), round(view.width * factor)
+    if cameras == "fly":
+        return fly_through(0.3, frames, view.intrinsics[0], view.height, view.width).resized(height, width)
+    if cameras == "still":
+        return view[[0] * frames].resized(height, width)
+    for name in TRAJECTORY_NAMES:
+        if cameras == name:
+            path = trajectory_cameras(
+                name, DISTANCE_RANGES[name][1], frames, view.intrinsics[0], view.height, view.width
+            )
+            return path.resized(height, width)
+    if not Path(cameras).is_file():
+        raise LyraError(f"{cameras} is neither a file nor one of: fly, still, {', '.join(TRAJECTORY_NAMES)}")
+    return load_cameras(Path(cameras), height, width)
+
+
+_WHOLE = TimeOptions()
+
+
+def render_video(
+    scene_path: Path, out: Path, cameras: str, frames: int, size: int, fps: int = 24, times: TimeOptions = _WHOLE
+) -> None:
+    """Renders a scene folder or PLY along ``cameras`` to an mp4 file whose shorter side is ``size`` pixels.
+
+    Raises:
+        LyraError: the scene, the cameras, the times or the output will not do.
+    """
+    if frames < 2 or not 16 <= size <= 4096:
+        raise LyraError("a video needs at least 2 frames and a size of 16 to 4096 pixels")
+    if fps < 1:
+        raise LyraError(f"{fps} frames a second: give at least 1")
+    scene = Scene.load(scene_path)
+    path = choose_cameras(scene, cameras, frames, size)
+    save_video(film_scene(scene, path, times.over(len(path))), out, fps=fps)
+
+
+def write_fly_through(scene: Scene, path: Path, movement: float = 0.3) -> None:
+    """A film of a smooth closed path through a scene; in a dynamic scene time runs once meanwhile."""
+    shortest, longest = _FILM_SECONDS
+    seconds = shortest if scene.dynamic is None else min(max(shortest, scene.dynamic.seconds), longest)
+    cameras = _film_path(scene, round(FILM_FPS * seconds), movement)
+    times = torch.linspace(0, 1, len(cameras))
+    save_video(film_scene(scene, cameras, times), path, fps=FILM_FPS)
+
+
+def write_bullet(scene: Scene, path: Path, time: float = 0.5, movement: float = 0.3) -> None:
+    """A film of the same path through a dynamic scene in which time stands still."""
+    cameras = _film_path(scene, round(FILM_FPS * _FILM_SECONDS[0]), movement)
+    save_video(film_scene(scene, cameras, torch.full((len(cameras),), time)), path, fps=FILM_FPS)
+
+
+def _film_path(scene: Scene, frames: int, movement: float) -> Cameras:
+    camera = scene.input_camera
+    factor = max(1, FILM_SIZE // max(camera.height, camera.width))
+    path = fly_through(movement, frames, camera.intrinsics[0], camera.height, camera.width)
+    return path.resized(camera.height * factor, camera.width * factor)
+
+
+@torch.no_grad()
+def film_scene(
+    scene: Scene, cameras: Cameras, times: Float[Tensor, "time"]
+) -> Iterator[Float[Tensor, "3 height width"]]:
+    """Pictures of a scene, one a camera; a dynamic one as it is at that camera's time.
+
+    Each is drawn when it is asked for, since memory may not hold a large film.
+    """
+    for i in tqdm(range(len(cameras)), desc="film", unit="frame", mininterval=0.5):
+        yield scene.at(float(times[i])).render(cameras[i : i + 1]).color[0].clamp(0, 1)

@@ -1,0 +1,1 @@
+"""Video to latents and back, whole or in tiles."""

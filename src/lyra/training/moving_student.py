@@ -1,0 +1,138 @@
+"""The student learns moments: one target time a step, seen from the trajectories of forward and backward clips."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from lyra.cache.warp import render_cache
+from lyra.engine.filming import moving_cache
+from lyra.engine.video_synthesis import MovingScene, prepare_moving_inputs
+from lyra.geometry.cameras import Cameras, concatenate_cameras
+from lyra.geometry.trajectories import noise_generator
+from lyra.models.model import Model
+from lyra.rendering import render
+from lyra.student import GaussianDecoder, StudentInputs
+from lyra.student.decoder import select_views
+from lyra.student.moments import SHOWN, Source, aim, at_every_frame, decode_candidates, show_at
+from lyra.training.losses import LossWeights, depth_loss
+from lyra.training.perceptual import FeatureDistance
+
+_BELIEVED = 0.3
+"""Weight of the input video's own frame, which is sharper than the teacher's, beside those of the trajectories."""
+
+
+@dataclass(frozen=True)
+class MomentObjective:
+    """What the loss is made of."""
+
+    views: int = 2
+    """How many trajectories enter beside the input video."""
+    targets: int = 4
+    """Rendered views of the moment a step."""
+    backward: bool = True
+    """Whether the backward clips' views are among them: the paper's augmentation."""
+    sizes: tuple[int, ...] = (1, 2, 4)
+    """How much larger than the clips the renderings are; see ``DecoderObjective``."""
+    weights: LossWeights = LossWeights(perceptual=0.02)  # noqa: RUF009  (frozen)
+    seed: int = 0
+
+
+class MovingSet:
+    """Moving scenes with their inputs prepared once each."""
+
+    def __init__(self, scenes: Sequence[MovingScene], model: Model):
+        self.scenes, self.model = scenes, model
+        self.decoder = at_every_frame(model.decoder, model.tokenizer.spec.temporal)
+        self._prepared: dict[int, tuple[StudentInputs, Source]] = {}
+
+    def inputs(self, index: int) -> StudentInputs:
+        """Inputs of the input video and all trajectories of a scene."""
+        return self._prepare(index)[0]
+
+    def source(self, index: int) -> Source:
+        """What the input video of a scene shows, on the grid of the Gaussians."""
+        return self._prepare(index)[1]
+
+    def _prepare(self, index: int) -> tuple[StudentInputs, Source]:
+        if index not in self._prepared:
+            scene, model = self.scenes[index], self.model
+            self._prepared[index] = prepare_moving_inputs(
+                scene.clips, scene.views, model.tokenizer, self.decoder.config, model.config.teacher.edges
+            )
+        return self._prepared[index]
+
+    def seen(self, index: int, moment: int, backward: bool) -> tuple[Float[Tensor, "view 3 height width"], Cameras]:
+        """Pictures and cameras of a moment from all trajectories, in the order forward, backward."""
+        scene = self.scenes[index]
+        count = len(scene.views)
+        chosen = [(clip, moment) for clip in scene.clips[1:]]
+        # A backward clip's frame i shows the moment i before the end.
+        chosen += [(clip, count - 1 - moment) for clip in scene.backward] if backward else []
+        frames, cameras = [], []
+        for clip, frame in chosen:
+            video = self.model.tokenizer.decode(self.model.tokenizer.denormalize(clip.latents)[None])[0]
+            frames.append((video[:, frame] / 2 + 0.5).clamp(0, 1))
+            cameras.append(clip.cameras[frame : frame + 1])
+        return torch.stack(frames), concatenate_cameras(cameras)
+
+
+def moment_loss(
+    decoder: GaussianDecoder,
+    data: MovingSet,
+    objective: MomentObjective,
+    step: int,
+    features: FeatureDistance | None = None,
+) -> tuple[Tensor, dict[str, float]]:
+    """Renders one moment of a scene from several trajectories and compares it with the teacher's pictures.
+
+    Args:
+        decoder: What learns; of the settings of ``data``.
+        data: The scenes.
+        objective: What the loss is made of.
+        step: Decides what is drawn.
+        features: For the perceptual term; needed where it has weight.
+    """
+    generator = noise_generator(objective.seed, f"moment/{step}")
+
+    def draw(count: int) -> int:
+        return int(torch.randint(count, (), generator=generator))
+
+    index = draw(len(data.scenes))
+    scene, source = data.scenes[index], data.source(index)
+    moment = draw(len(scene.views))
+    paths = 1 + torch.randperm(len(scene.clips) - 1, generator=generator)[: objective.views]
+    inputs = select_views(data.inputs(index), [0, *paths.tolist()])
+    shown = show_at(inputs, source, [moment], data.model.tokenizer.spec.temporal)
+    candidates = (shown[0] > SHOWN).flatten().nonzero()[:, 0]
+    with torch.autocast("cpu", torch.bfloat16):
+        gaussians = decode_candidates(decoder, aim(inputs, [moment], shown, data.model.tokenizer), candidates)
+    gaussians = gaussians.map(lambda tensor: tensor[0].float())
+
+    truth, cameras = data.seen(index, moment, objective.backward)
+    picks = torch.randperm(len(truth), generator=generator)[: objective.targets].tolist()
+    truth = torch.cat([scene.views.images[moment][None], truth[picks]])
+    cameras = concatenate_cameras([scene.views.cameras[moment : moment + 1], cameras[picks]])
+    size = objective.sizes[draw(len(objective.sizes))]
+    background = torch.rand(3, generator=generator)
+    rendering = render(gaussians, cameras.resized(size * cameras.height, size * cameras.width), background)
+    shown_color = F.avg_pool2d(rendering.color, size)
+    error = (shown_color - truth).square().mean((1, 2, 3))
+    weight = torch.ones_like(error)
+    weight[0] = _BELIEVED * (len(error) - 1)
+    color = (weight * error).sum() / weight.sum()
+    known = render_cache(moving_cache(scene.views, data.model.config.teacher.edges).moments[moment], cameras)
+    depth = depth_loss(F.avg_pool2d(rendering.depth, size), known.depth[:, 0], known.masks[:, 0] > 0)
+    weights = objective.weights
+    loss = weights.color * color + weights.depth * depth + weights.opacity * gaussians.opacities.mean()
+    if features is not None and weights.perceptual:
+        loss = loss + weights.perceptual * features(shown_color, truth)
+    return loss, {
+        "psnr": -10 * error[1:].mean().log10().item(),
+        "input_psnr": -10 * error[0].log10().item(),
+        "depth": depth.item(),
+        "gaussians": float(len(gaussians)),
+    }

@@ -1,0 +1,1 @@
+"""What is known of the input: pictures, depth, cameras, and what moves."""

@@ -1,0 +1,178 @@
+"""The input views of a scene: depth, lens and, where there are several posed photos, their common scale."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from lyra.cache.warp import build_cache, render_cache
+from lyra.depth import DepthEstimator, scene_depth
+from lyra.depth.alignment import align_depth
+from lyra.errors import LyraError
+from lyra.files import load_tensors, save_tensors
+from lyra.files.photos import Photo
+from lyra.geometry.cameras import Cameras, concatenate_cameras, intrinsics_from_fov, through_lens
+
+DEFAULT_FOV = 55.0
+_SEARCH_SIDE = 96
+"""Pixels of the shorter side at which the poses' unit is searched."""
+_UNITS = (0.03, 30.0, 61)
+"""Scene units of the farthest camera's distance: smallest, largest and how many are tried at first."""
+_UNCOVERED = 0.5
+"""Error of a pixel that the first view says nothing about; that of unrelated pictures is about a third."""
+
+
+@dataclass(frozen=True)
+class InputViews:
+    """What is known of a scene: the input view and, where there are more, further posed views."""
+
+    images: Float[Tensor, "view 3 height width"]
+    """In [0, 1]; the input view first."""
+    depth: Float[Tensor, "view height width"]
+    """Z-depth in scene units."""
+    cameras: Cameras
+    """The input view's is the identity."""
+
+    def save(self, path: Path) -> None:
+        """Writes one safetensors file; the input view under the plain names."""
+        tensors = {"image": self.images[0], "depth": self.depth[0], "intrinsics": self.cameras.intrinsics[0]}
+        if len(self.images) > 1:
+            tensors["further.images"] = self.images[1:]
+            tensors["further.depth"] = self.depth[1:]
+            tensors["further.camera_to_world"] = self.cameras.camera_to_world[1:]
+            tensors["further.intrinsics"] = self.cameras.intrinsics[1:]
+        save_tensors(tensors, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "InputViews":
+        """Reads what ``save`` wrote.
+
+        Raises:
+            LyraError: the file is missing or damaged.
+        """
+        tensors = load_tensors(path)
+        image, depth, lens = tensors["image"][None], tensors["depth"][None], tensors["intrinsics"][None]
+        camera = Cameras(torch.eye(4)[None], lens, *image.shape[2:])
+        if "further.images" not in tensors:
+            return cls(image, depth, camera)
+        further = replace(
+            camera, camera_to_world=tensors["further.camera_to_world"], intrinsics=tensors["further.intrinsics"]
+        )
+        return cls(
+            torch.cat([image, tensors["further.images"]]),
+            torch.cat([depth, tensors["further.depth"]]),
+            concatenate_cameras([camera, further]),
+        )
+
+
+def estimate_views(
+    estimator: DepthEstimator, photos: Sequence[Photo], cameras: Cameras | None, fov: float | None
+) -> tuple[InputViews, dict[str, Any]]:
+    """Depth and lens of the input view, and its further views in its frame and scale.
+
+    Args:
+        estimator: Of depth.
+        photos: The input view first.
+        cameras: Of all photos, in any unit; None for a single photo.
+        fov: Degrees of the shorter side, where the user says so.
+
+    Returns:
+        The views, and the field of view with the source it came from.
+
+    Raises:
+        LyraError: a photo shows nothing that a depth can be given, or nothing of what the first one shows.
+    """
+    first = photos[0]
+    prediction = estimator.predict(first.image)
+    try:
+        depth = scene_depth(prediction)
+    except ValueError as error:
+        raise LyraError(f"no depth can be found in the photo ({error}): give another one") from error
+    shorter = min(first.image.shape[1:])
+    from_file = None if cameras is None else _fov(float(cameras.intrinsics[0, 0]), shorter)
+    choices = (
+        ("option", fov),
+        ("camera file", from_file),
+        ("exif", first.fov_degrees),
+        ("depth estimator", prediction.fov_degrees),
+        ("default", DEFAULT_FOV),
+    )
+    source, degrees = next((source, value) for source, value in choices if value is not None)
+    if cameras is None or source != "camera file":
+        lens = intrinsics_from_fov(degrees, *first.image.shape[1:])
+    else:
+        lens = cameras.intrinsics[0]
+    camera = Cameras(torch.eye(4)[None], lens[None], *first.image.shape[1:])
+    views = InputViews(first.image[None], depth[None], camera)
+    if cameras is not None and len(photos) > 1:
+        poses = through_lens(cameras, lens).relative_to(cameras.camera_to_world[0])
+        views = _join_views(estimator, views, photos[1:], poses[1:])
+    return views, {"degrees": degrees, "source": source}
+
+
+def _fov(focal: float, side: int) -> float:
+    return math.degrees(2 * math.atan(0.5 * side / focal))
+
+
+def _join_views(estimator: DepthEstimator, views: InputViews, photos: Sequence[Photo], further: Cameras) -> InputViews:
+    images = torch.stack([photo.image for photo in photos])
+    unit = find_pose_unit(views, images, further)
+    poses = further.camera_to_world.clone()
+    poses[:, :3, 3] *= unit
+    further = replace(further, camera_to_world=poses)
+    cache = build_cache(views.images * 2 - 1, views.depth, views.cameras, None)
+    known = render_cache(cache, further)
+    depths = []
+    for index, photo in enumerate(photos):
+        try:
+            depth = scene_depth(estimator.predict(photo.image))
+            depths.append(align_depth(depth, known.depth[index, 0], known.masks[index, 0] > 0))
+        except ValueError as error:
+            raise LyraError(f"photo {index + 2} shows nothing of what the first one shows: leave it out") from error
+    return InputViews(
+        torch.cat([views.images, images]),
+        torch.cat([views.depth, torch.stack(depths)]),
+        concatenate_cameras([views.cameras, further]),
+    )
+
+
+def find_pose_unit(views: InputViews, images: Float[Tensor, "view 3 height width"], cameras: Cameras) -> float:
+    """Scene units of one unit of some poses: that by which the first view, moved, looks most like the others.
+
+    Pose files come in metres, in units of a reconstruction or in none. Without any movement the answer is 1.
+
+    Args:
+        views: The input view with its depth.
+        images: Of the further views, in [0, 1].
+        cameras: Of the further views, relative to the input view, in their own unit.
+    """
+    distance = cameras.centers.norm(dim=-1).max()
+    if distance < 1e-6:
+        return 1.0
+    height, width = views.images.shape[2:]
+    scale = min(1.0, _SEARCH_SIDE / min(height, width))
+    size = (round(height * scale), round(width * scale))
+    small, wanted = (F.interpolate(batch, size=size, mode="area") for batch in (views.images[:1], images))
+    depth = F.interpolate(views.depth[:1, None], size=size, mode="nearest")[:, 0]
+    cache = build_cache(small * 2 - 1, depth, views.cameras[:1].resized(*size), None)
+    moving = cameras.resized(*size)
+
+    def error(unit: float) -> float:
+        poses = moving.camera_to_world.clone()
+        poses[:, :3, 3] *= unit
+        shown = render_cache(cache, replace(moving, camera_to_world=poses))
+        difference = (shown.images[:, 0] / 2 + 0.5 - wanted).abs().mean(dim=1)
+        return float(torch.where(shown.masks[:, 0] > 0, difference, _UNCOVERED).mean())
+
+    low, high, count = _UNITS
+    units = torch.logspace(math.log10(low), math.log10(high), count, dtype=torch.float64).tolist()
+    best = min(range(count), key=lambda index: error(units[index] / float(distance)))
+    low, high = units[max(0, best - 1)], units[min(count - 1, best + 1)]
+    finer = torch.logspace(math.log10(low), math.log10(high), 9, dtype=torch.float64).tolist()
+    return min((unit / float(distance) for unit in finer), key=error)
