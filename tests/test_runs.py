@@ -15,7 +15,8 @@ from lyra.engine.paths import choose_paths, preset_path
 from lyra.errors import LyraError
 from lyra.generate.decoding import decode_folder
 from lyra.generate.pipeline import generate
-from lyra.generate.runs import GenerateOptions, TextOptions, VideoOptions, decide, prepare_folder
+from lyra.generate.run_folder import prepare_folder
+from lyra.generate.runs import GenerateOptions, TextOptions, VideoOptions, decide
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov, through_lens
 from lyra.models.preflight import needs_of_model
 from lyra.models.smoke import build_smoke_model
