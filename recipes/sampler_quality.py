@@ -22,7 +22,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 import lyra
-from lyra.cache.warp import MAX_DEPTH
 from lyra.depth import scene_depth
 from lyra.engine.synthesis import input_cache
 from lyra.errors import MissingExtraError
@@ -34,6 +33,7 @@ from lyra.files import write_atomically
 from lyra.files.clips import Clip
 from lyra.files.tables import format_table
 from lyra.geometry.cameras import intrinsics_from_fov
+from lyra.geometry.sky import MAX_DEPTH
 from lyra.geometry.trajectories import TrajectoryName, draw_distance, trajectory_cameras
 from lyra.models.model import Model
 from lyra.teacher import DiffusionTeacher, TeacherRequest

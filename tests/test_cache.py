@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lyra.cache.warp import (
-    MAX_DEPTH,
     PUBLISHED_WARP,
     CacheViews,
     DepthCache,
@@ -18,6 +17,7 @@ from lyra.cache.warp import (
     render_cache,
 )
 from lyra.geometry.cameras import Cameras
+from lyra.geometry.sky import MAX_DEPTH
 
 HEIGHT, WIDTH, FOCAL = 16, 24, 20.0
 

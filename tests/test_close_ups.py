@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lyra.cache.warp import MAX_DEPTH
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
+from lyra.geometry.sky import MAX_DEPTH
 from lyra.training.depth import FIRST_CLOSE_UP_SEED, render_frame
 from lyra.worlds import World, render_world, sample_close_up
 from lyra.worlds.world import CYLINDER, ELLIPSOID

@@ -28,7 +28,7 @@ from lyra.models.convert.names import (
     rename_tokenizer,
 )
 from lyra.models.convert.torchscript import read_torchscript
-from lyra.models.model import load
+from lyra.models.loading import load
 from lyra.student import DecoderConfig
 
 ONE = torch.ones(1)

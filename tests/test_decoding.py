@@ -15,13 +15,14 @@ from lyra.errors import LyraError
 from lyra.files import load_ply, save_tensors
 from lyra.files.clips import Clip, save_clip
 from lyra.files.published_clips import DECODING_ORDER, load_published_clips
-from lyra.generate.decoding import DecodeOptions, decode_folder, load_stored
+from lyra.generate.stored_clips import DecodeOptions, decode_folder, load_stored
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
 from lyra.geometry.trajectories import TRAJECTORY_NAMES, trajectory_cameras
-from lyra.models.model import Model, load, save
+from lyra.models.loading import load, save
+from lyra.models.model import Model
 from lyra.student import DecoderConfig, GaussianDecoder, decode_scene, prepare_student_inputs
 from lyra.student.inputs import encode_time, frame_times
-from lyra.tokenizer.tokenizer import LinearTokenizer
+from lyra.tokenizer.linear import LinearTokenizer
 
 SIZE = (16, 32)
 FRAMES = 9

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from lyra.cache.warp import MAX_DEPTH
 from lyra.depth import DepthEstimator, DepthNet, DepthNetConfig, DepthPrediction, scene_depth
 from lyra.depth.encoder import ImageEncoder
+from lyra.geometry.sky import MAX_DEPTH
 from lyra.models.convert.imagenet import imagenet_file, load_imagenet
 
 

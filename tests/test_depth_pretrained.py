@@ -18,10 +18,10 @@ from transformers import (
     Dinov2Config,
 )
 
-from lyra.cache.warp import MAX_DEPTH
 from lyra.depth import DepthEstimator, scene_depth
 from lyra.depth.pretrained import DepthAnything, DepthPro, MoGe, load_depth_estimator
 from lyra.errors import LyraError
+from lyra.geometry.sky import MAX_DEPTH
 
 
 def tiny_depth_anything(kind: str = "relative") -> DepthAnythingForDepthEstimation:

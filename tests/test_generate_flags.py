@@ -26,11 +26,12 @@ from lyra.depth import scene_depth
 from lyra.depth.pretrained import load_depth_estimator
 from lyra.files import load_image
 from lyra.files.clips import Clip, load_clip
-from lyra.models.model import Model, save
+from lyra.models.loading import save
+from lyra.models.model import Model
 from lyra.models.smoke import build_smoke_model
 from lyra.teacher import TeacherRequest
 from lyra.teacher.first_image import ImageModel
-from lyra.views.photos_views import InputViews
+from lyra.views.views import Views
 
 Run = Callable[..., Path]
 
@@ -145,11 +146,11 @@ def test_fov_is_the_lens_of_every_camera(generate: Run):
 
 
 def test_depth_is_the_estimator_s(generate: Run, plain: Path, tmp_path: Path):
-    own = InputViews.load(plain / "clips/input.safetensors")
-    named = InputViews.load(generate("--depth", "model") / "clips/input.safetensors")
+    own = Views.load(plain / "clips/input.safetensors")
+    named = Views.load(generate("--depth", "model") / "clips/input.safetensors")
     assert torch.equal(named.depth, own.depth)
     tiny_depth_anything("metric").save_pretrained(tmp_path / "depth")
-    found = InputViews.load(generate("--depth", tmp_path / "depth") / "clips/input.safetensors")
+    found = Views.load(generate("--depth", tmp_path / "depth") / "clips/input.safetensors")
     expected = scene_depth(load_depth_estimator(str(tmp_path / "depth")).predict(own.images[0]))
     assert torch.allclose(found.depth[0], expected, atol=1e-5)
     assert not torch.allclose(found.depth, own.depth, atol=1e-2)
@@ -168,7 +169,7 @@ def test_sampler_and_steps_are_the_teacher_s(generate: Run, plain: Path, smoke: 
     found = clip(generate(*flags))
     teacher = smoke.teacher
     teacher.config = replace(smoke.config.teacher, **changes)
-    views, config = InputViews.load(plain / "clips/input.safetensors"), teacher.config
+    views, config = Views.load(plain / "clips/input.safetensors"), teacher.config
     cache = build_cache(views.images * 2 - 1, views.depth, views.cameras, config.edges, config.warp)
     request = TeacherRequest(views.images[0] * 2 - 1, cache, found.cameras, 0, "left")
     # Clips are stored in half precision.
@@ -214,7 +215,7 @@ def test_text_to_image_makes_the_first_image(
     monkeypatch.setattr("lyra.generate.pipeline.ImageModel", partial(ImageModel, steps=2, area=64 * 64))
     flags = ("--text-to-image", image_pipeline, "--trajectories", "left")
     scenes = [generate("--prompt", prompt, *flags, photo=None) for prompt in ("a red room", "a")]
-    pictures = [InputViews.load(scene / "clips/input.safetensors").images[0] for scene in scenes]
+    pictures = [Views.load(scene / "clips/input.safetensors").images[0] for scene in scenes]
     assert not torch.allclose(pictures[0], pictures[1], atol=1e-2)
     assert load_image(scenes[0] / "clips/photo.png").shape[0] == 3
     assert provenance(scenes[0])["options"]["text"]["prompt"] == "a red room"

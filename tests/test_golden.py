@@ -33,12 +33,13 @@ from lyra.geometry.trajectories import trajectory
 from lyra.models.convert.cosmos_tokenizer import convert_tokenizer
 from lyra.models.convert.gen3c import convert_teacher
 from lyra.models.convert.lyra_decoder import convert_decoder
-from lyra.models.model import load
+from lyra.models.loading import load
 from lyra.student.decoder import DecoderConfig, StudentInputs, activate_ray
 from lyra.student.inputs import encode_time, frame_times
 from lyra.teacher.conditioning import encode_buffers
 from lyra.teacher.sampling import guide, precondition, sample_euler, schedule_sigmas
-from lyra.tokenizer.tokenizer import CosmosTokenizer, LatentSpec
+from lyra.tokenizer.cosmos import CosmosTokenizer
+from lyra.tokenizer.tokenizer import LatentSpec
 from lyra.training.losses import depth_loss
 
 FOLDER = Path(os.environ.get("LYRA_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
@@ -190,7 +191,7 @@ def test_decoder(name: str, tmp_path: Path):
         plucker=per_view(golden["input.plucker_latents"]),
         ray_origins=rays[0],
         ray_directions=rays[1],
-        pixel_angle=torch.ones(c["batch"], views),
+        pixel_angle=torch.ones(rays[0].shape[:3]),
         times=golden["input.time_latents"].transpose(1, 2) if c["use_time_embedding"] else None,
     )
     with torch.no_grad():

@@ -15,7 +15,7 @@ from lyra.device.memory import (
     LIBRARIES,
     TILE,
     Available,
-    MemoryWish,
+    DeviceOptions,
     Needs,
     NetworkSizes,
     Placement,
@@ -31,7 +31,7 @@ from lyra.device.memory import (
 )
 from lyra.errors import LyraError
 from lyra.files import save_tensors
-from lyra.models.model import save
+from lyra.models.loading import save
 from lyra.models.preflight import check_folder, halve_teacher, load_checked, needs_of_folder, needs_of_model
 from lyra.models.smoke import build_smoke_model
 
@@ -60,7 +60,7 @@ def gpu(gigabytes: int, main: int = 64) -> Available:
 
 
 def test_the_published_model_is_planned_onto_24_gb():
-    placement = plan(GEN3C, gpu(24), MemoryWish(), clips=6)
+    placement = plan(GEN3C, gpu(24), DeviceOptions(), clips=6)
     assert placement == Placement("cuda:0", offload=True, tile=TILE, batch=1)
     text = describe(GEN3C, placement, gpu(24))
     assert "parts wait in main memory" in text
@@ -68,7 +68,7 @@ def test_the_published_model_is_planned_onto_24_gb():
 
 
 def test_a_larger_gpu_gives_up_less():
-    placements = [plan(GEN3C, gpu(size), MemoryWish(), clips=6) for size in (24, 48, 80, 141)]
+    placements = [plan(GEN3C, gpu(size), DeviceOptions(), clips=6) for size in (24, 48, 80, 141)]
     assert [p.offload for p in placements] == [True, False, False, False]
     assert [bool(p.tile) for p in placements][2:] == [False, False]
     batches = [p.batch for p in placements]
@@ -78,32 +78,34 @@ def test_a_larger_gpu_gives_up_less():
 
 def test_eight_bit_weights_fit_a_smaller_one():
     with pytest.raises(LyraError, match=r"not enough GPU memory.*--eight-bit"):
-        plan(GEN3C, gpu(20), MemoryWish(), clips=6)
-    assert plan(halve_teacher(GEN3C), gpu(20), MemoryWish(), clips=6).offload
+        plan(GEN3C, gpu(20), DeviceOptions(), clips=6)
+    assert plan(halve_teacher(GEN3C), gpu(20), DeviceOptions(), clips=6).offload
 
 
 def test_the_batch_follows_from_the_card_and_not_from_what_is_free():
     half_free = replace(gpu(80), device_free=60 * GB)
-    assert plan(GEN3C, half_free, MemoryWish(), clips=6).batch == plan(GEN3C, gpu(80), MemoryWish(), clips=6).batch
+    assert (
+        plan(GEN3C, half_free, DeviceOptions(), clips=6).batch == plan(GEN3C, gpu(80), DeviceOptions(), clips=6).batch
+    )
 
 
 def test_what_the_user_decides_stays():
-    wish = MemoryWish(offload=True, tile=256, batch=2)
+    wish = DeviceOptions(offload=True, tile=256, batch=2)
     assert plan(GEN3C, gpu(80), wish, clips=6) == Placement("cuda:0", True, 256, 2)
-    assert plan(GEN3C, gpu(80), MemoryWish(offload=False, tile=0), clips=1) == Placement("cuda:0", False, 0, 1)
+    assert plan(GEN3C, gpu(80), DeviceOptions(offload=False, tile=0), clips=1) == Placement("cuda:0", False, 0, 1)
     with pytest.raises(LyraError, match="not enough GPU memory"):
-        plan(GEN3C, gpu(24), MemoryWish(batch=6), clips=6)
+        plan(GEN3C, gpu(24), DeviceOptions(batch=6), clips=6)
 
 
 def test_too_little_main_memory_is_told_first():
     with pytest.raises(LyraError, match=r"not enough main memory: about \d+ MB needed, 8192 MB free"):
-        plan(GEN3C, gpu(80, main=8), MemoryWish(), clips=6)
+        plan(GEN3C, gpu(80, main=8), DeviceOptions(), clips=6)
 
 
 def test_on_the_cpu_one_clip_at_a_time_or_a_refusal():
-    assert plan(GEN3C, Available(200 * GB), MemoryWish(), clips=6) == Placement("cpu", batch=1)
+    assert plan(GEN3C, Available(200 * GB), DeviceOptions(), clips=6) == Placement("cpu", batch=1)
     with pytest.raises(LyraError, match=r"not enough memory: about .* smaller model"):
-        plan(GEN3C, Available(8 * GB), MemoryWish(), clips=6)
+        plan(GEN3C, Available(8 * GB), DeviceOptions(), clips=6)
 
 
 def test_offloading_needs_the_largest_part_alone():
@@ -133,8 +135,8 @@ def test_a_folder_is_measured_as_the_model_that_it_holds(tmp_path: Path):
     for part, size in by_parts.weights.items():
         # Buffers that are not stored make up the rest.
         assert by_folder.weights[part] == pytest.approx(size, rel=0.1)
-    assert check_folder(tmp_path / "model", MemoryWish(device="cpu"), 6) == Placement()
-    assert load_checked(str(tmp_path / "model"), MemoryWish(device="cpu"), 6).config.name == "smoke"
+    assert check_folder(tmp_path / "model", DeviceOptions(device="cpu"), 6) == Placement()
+    assert load_checked(str(tmp_path / "model"), DeviceOptions(device="cpu"), 6).config.name == "smoke"
 
 
 def test_a_model_that_will_not_fit_is_not_even_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -144,7 +146,7 @@ def test_a_model_that_will_not_fit_is_not_even_read(tmp_path: Path, monkeypatch:
     config.write_text(json.dumps({**content, "num_attention_heads": 10**9}))
     monkeypatch.setattr("lyra.models.preflight.load", lambda name: pytest.fail("loaded"))
     with pytest.raises(LyraError, match="not enough memory"):
-        load_checked(str(tmp_path / "model"), MemoryWish(device="cpu"), 6)
+        load_checked(str(tmp_path / "model"), DeviceOptions(device="cpu"), 6)
 
 
 def test_a_gpu_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch):
@@ -204,7 +206,7 @@ def test_peak_memory_is_that_of_the_process():
 
 
 def test_what_compiling_needs_is_said_in_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    wish = MemoryWish(compile=True)
+    wish = DeviceOptions(compile=True)
     (tmp_path / "compiler").write_text("#!/bin/sh\n")
     (tmp_path / "compiler").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -225,4 +227,4 @@ def test_what_compiling_needs_is_said_in_the_plan(tmp_path: Path, monkeypatch: p
 def test_a_missing_package_for_8_bits_is_said_in_the_plan(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "torchao.quantization", None)
     with pytest.raises(LyraError, match="pip install torchao"):
-        plan(GEN3C, gpu(80), MemoryWish(eight_bit=True))
+        plan(GEN3C, gpu(80), DeviceOptions(eight_bit=True))

@@ -13,7 +13,8 @@ from lyra.evaluation import psnr
 from lyra.files.clips import Clip
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
 from lyra.geometry.trajectories import TRAJECTORY_NAMES, trajectory_cameras
-from lyra.models.model import BUNDLED, Model
+from lyra.models.loading import BUNDLED
+from lyra.models.model import Model
 from lyra.rendering import render
 from lyra.student import decode_scene, prepare_student_inputs
 from lyra.teacher import TeacherRequest

@@ -12,8 +12,9 @@ import lyra
 from lyra.errors import LyraError
 from lyra.files import save_tensors
 from lyra.models.folder import Origin, add_part
-from lyra.models.model import Model, load, save
-from lyra.tokenizer.tokenizer import CosmosTokenizer
+from lyra.models.loading import load, save
+from lyra.models.model import Model
+from lyra.tokenizer.cosmos import CosmosTokenizer
 
 
 @pytest.fixture(scope="module")

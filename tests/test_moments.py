@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from lyra.engine.filming import moving_cache
 from torch import Tensor
 
 import lyra.student.moments
-from lyra.engine.filming import moving_cache
 from lyra.files.clips import Clip
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
 from lyra.geometry.dynamic import DynamicGaussians, separate
@@ -31,7 +31,7 @@ from lyra.student.moments import (
     with_times,
 )
 from lyra.student.surface import is_hidden
-from lyra.views.video_views import VideoViews
+from lyra.views.views import Views
 
 SIDE, FRAMES, KEY = 32, 5, 4
 NEAR, FAR = 1.0, 2.0
@@ -51,13 +51,13 @@ def cameras(frames: int = FRAMES) -> Cameras:
     )
 
 
-def make_views() -> VideoViews:
+def make_views() -> Views:
     moving = torch.stack([square(frame) for frame in range(FRAMES)])
     wall = torch.rand(3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 0.6
     images = torch.where(moving[:, None], torch.tensor([0.9, 0.8, 0.1])[:, None, None], wall)
     depth = torch.where(moving, NEAR, FAR)
     behind = torch.full((SIDE, SIDE), FAR)
-    return VideoViews(images, depth, cameras(), moving, ~moving.any(0), wall, behind, 0.5)
+    return Views(images, depth, cameras(), moving, ~moving.any(0), wall, behind, 0.5)
 
 
 def make_source() -> Source:

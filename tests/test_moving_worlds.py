@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lyra.cache.warp import MAX_DEPTH
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
+from lyra.geometry.sky import MAX_DEPTH
 from lyra.geometry.trajectories import DISTANCE_RANGES, TRAJECTORY_NAMES, trajectory_cameras
 from lyra.training.moving_clips import render_moving_clip, render_source_video
 from lyra.worlds import (

@@ -17,16 +17,16 @@ from PIL import Image
 from plyfile import PlyData
 
 import lyra
-from lyra.device.memory import MemoryWish, Placement
+from lyra.device.memory import DeviceOptions, Placement
 from lyra.errors import LyraError
 from lyra.files import load_ply, save_cameras
 from lyra.files.clips import load_clip
+from lyra.generate.options import GenerateOptions, TextOptions
 from lyra.generate.pipeline import decode_clips, generate
-from lyra.generate.runs import GenerateOptions, TextOptions
 from lyra.geometry.cameras import Cameras
 from lyra.geometry.trajectories import TRAJECTORY_NAMES
 from lyra.scene.scene import Scene
-from lyra.views.photos_views import InputViews
+from lyra.views.views import Views
 
 RESULT = ("scene.ply", "scene.mp4", "index.html")
 
@@ -134,7 +134,7 @@ def test_resume_refuses_another_run(smoke, finished: Path, tmp_path: Path):
 def test_every_gaussian_lies_on_the_ray_of_a_pixel(smoke, finished: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(smoke.decoder, "config", replace(smoke.decoder.config, keep=1.0))
     clips = [load_clip(finished / "clips" / name / "clip.safetensors") for name in TRAJECTORY_NAMES]
-    views = InputViews.load(finished / "clips/input.safetensors")
+    views = Views.load(finished / "clips/input.safetensors")
     gaussians = decode_clips(smoke, clips, views, Placement())
     # The first ones belong to trajectory "left", whose first frame is the input view: rays through the origin.
     directions = torch.nn.functional.normalize(gaussians.means[:256], dim=-1)
@@ -290,7 +290,7 @@ def test_two_posed_photos_make_one_scene(smoke, tmp_path: Path):
     scene = generate(smoke, tmp_path / "transforms.json", tmp_path / "out", GenerateOptions(trajectories=("right",)))
     assert scene.provenance["input"]["photos"] == 2
     assert scene.provenance["fov"]["source"] == "camera file"
-    assert len(InputViews.load(tmp_path / "out/clips/input.safetensors").images) == 2
+    assert len(Views.load(tmp_path / "out/clips/input.safetensors").images) == 2
     assert len(scene.provenance["further_sha256"]) == 1
 
 
@@ -305,7 +305,7 @@ def test_every_sampler_makes_a_scene(smoke, finished: Path, tmp_path: Path, samp
 
 
 def test_tiles_and_batches_make_a_scene(smoke, tmp_path: Path):
-    options = GenerateOptions(trajectories=("left", "up"), memory=MemoryWish(device="cpu", tile=24, batch=2))
+    options = GenerateOptions(trajectories=("left", "up"), memory=DeviceOptions(device="cpu", tile=24, batch=2))
     scene = generate(smoke, EXAMPLE, tmp_path / "out", options)
     assert scene.provenance["placement"]["tile"] == 24
     assert scene.provenance["placement"]["batch"] == 2

@@ -18,7 +18,7 @@ from test_text import make_encoder
 from lyra.models.convert.gen3c import convert_teacher
 from lyra.models.convert.lyra_decoder import convert_decoder
 from lyra.models.folder import read_config, write_config
-from lyra.models.model import load
+from lyra.models.loading import load
 
 EXAMPLE = Path(__file__).parents[1] / "examples/room.png"
 NAMES = ("left", "right", "up", "zoom_out", "zoom_in", "clockwise")

@@ -13,10 +13,11 @@ from test_video_pipeline import SIDE, save_poses, write_video
 from lyra.device.ranks import Ranks
 from lyra.engine.paths import choose_paths, preset_path
 from lyra.errors import LyraError
-from lyra.generate.decoding import decode_folder
+from lyra.generate.decisions import decide
+from lyra.generate.options import GenerateOptions, TextOptions, VideoOptions
 from lyra.generate.pipeline import generate
 from lyra.generate.run_folder import prepare_folder
-from lyra.generate.runs import GenerateOptions, TextOptions, VideoOptions, decide
+from lyra.generate.stored_clips import decode_folder
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov, through_lens
 from lyra.models.preflight import needs_of_model
 from lyra.models.smoke import build_smoke_model
@@ -150,7 +151,7 @@ def test_a_field_of_view_holds_for_the_poses_of_a_moving_camera_too(smoke, tmp_p
     views, _, cameras = seen[0]
     assert torch.allclose(views.cameras.intrinsics[0], intrinsics_from_fov(70.0, 32, 32))
     assert cameras.intrinsics[-1, 0] == pytest.approx(2 * float(views.cameras.intrinsics[0, 0]), rel=0.01)
-    loaded = rooms.VideoViews.load(tmp_path / "out/clips/input.safetensors")
+    loaded = rooms.Views.load(tmp_path / "out/clips/input.safetensors")
     assert loaded.cameras.intrinsics[-1, 0] == pytest.approx(2 * float(loaded.cameras.intrinsics[0, 0]), rel=0.01)
     assert scene.dynamic is not None
 

@@ -16,7 +16,8 @@ from lyra.models.recipe import MINI
 from lyra.student import DecoderConfig, GaussianDecoder, StudentInputs, decode_scene, prepare_student_inputs
 from lyra.student.decoder import activate_cache, activate_ray
 from lyra.student.inputs import splat_frame_indices
-from lyra.tokenizer.tokenizer import LatentSpec, LinearTokenizer
+from lyra.tokenizer.linear import LinearTokenizer
+from lyra.tokenizer.tokenizer import LatentSpec
 
 NAMES = [f.name for f in fields(Gaussians)]
 SMALL = DecoderConfig(
@@ -142,7 +143,7 @@ def test_zero_raw_channels_are_exactly_the_base_surface():
     means = inputs.ray_origins + distance * inputs.ray_directions
     assert torch.allclose(gaussians.means, means.flatten(1, -2), atol=1e-6)
     assert torch.equal(gaussians.colors, base.color.flatten(1, -2))
-    width = (0.3 * distance * inputs.pixel_angle[:, :, None, None, None, None]).flatten(1, -2)
+    width = (0.3 * distance * inputs.pixel_angle[..., None, None, None]).flatten(1, -2)
     cosine = (base.normals * inputs.ray_directions).sum(-1, keepdim=True).abs().flatten(1, -2)
     length = width / cosine.clamp(min=1 / config.max_stretch)
     assert torch.allclose(gaussians.scales, torch.cat([length, width, width], dim=-1), rtol=1e-5)

@@ -13,10 +13,10 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 
 import lyra
-from lyra.device.memory import MemoryWish
+from lyra.device.memory import DeviceOptions
 from lyra.errors import LyraError
 from lyra.files.hub import fetch_folder
-from lyra.models.model import save
+from lyra.models.loading import save
 from lyra.models.preflight import load_checked
 from lyra.models.smoke import build_smoke_model
 from lyra.models.text import embed_texts, takes_text
@@ -84,12 +84,12 @@ def test_a_folder_without_text_gets_it_once(tmp_path: Path, encoder: Path):
     (tmp_path / "model/text").rmdir()
     (tmp_path / "model/lyra.json").write_text(json.dumps(config))
     assert "text" not in lyra.load(tmp_path / "model").parts
-    loaded = load_checked(str(tmp_path / "model"), MemoryWish(device="cpu"), 1, str(encoder))
+    loaded = load_checked(str(tmp_path / "model"), DeviceOptions(device="cpu"), 1, str(encoder))
     assert loaded.text["empty"].shape == loaded.text["negative"].shape == (512, 32)
     assert not torch.equal(loaded.text["empty"], loaded.text["negative"])
     assert takes_text(loaded.text)
     before = (tmp_path / "model/text/embeddings.safetensors").stat().st_mtime_ns
-    load_checked(str(tmp_path / "model"), MemoryWish(device="cpu"), 1, str(encoder))
+    load_checked(str(tmp_path / "model"), DeviceOptions(device="cpu"), 1, str(encoder))
     assert (tmp_path / "model/text/embeddings.safetensors").stat().st_mtime_ns == before
 
 

@@ -6,8 +6,10 @@ from diffusers import AutoencoderKLCosmos
 
 from lyra.device.memory import Placement
 from lyra.models.smoke import build_smoke_model
+from lyra.tokenizer.cosmos import CosmosTokenizer
+from lyra.tokenizer.linear import LinearTokenizer
 from lyra.tokenizer.tiling import HostedTokenizer, TiledTokenizer, Tiling, place_tokenizer
-from lyra.tokenizer.tokenizer import CosmosTokenizer, LinearTokenizer, Tokenizer
+from lyra.tokenizer.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")

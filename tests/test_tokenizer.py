@@ -4,14 +4,9 @@ import pytest
 import torch
 from diffusers import AutoencoderKLCosmos
 
-from lyra.tokenizer.tokenizer import (
-    CosmosTokenizer,
-    LatentSpec,
-    LatentStatistics,
-    LinearTokenizer,
-    Tokenizer,
-    fit_linear_tokenizer,
-)
+from lyra.tokenizer.cosmos import CosmosTokenizer
+from lyra.tokenizer.linear import LinearTokenizer, fit_linear_tokenizer
+from lyra.tokenizer.tokenizer import LatentSpec, LatentStatistics, Tokenizer
 
 
 def smooth_video(batch: int = 6, frames: int = 9, height: int = 16, width: int = 24, seed: int = 0) -> torch.Tensor:

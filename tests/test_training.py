@@ -12,12 +12,12 @@ from torch import Tensor, nn
 import lyra.engine.synthesis
 import lyra.training.depth
 import lyra.training.world_clips
-from lyra.cache.warp import MAX_DEPTH
 from lyra.engine.synthesis import load_scene_clips
 from lyra.errors import LyraError
 from lyra.evaluation.still_worlds import FIRST_HELD_OUT_SEED
 from lyra.files import load_tensors
 from lyra.geometry.cameras import intrinsics_from_fov
+from lyra.geometry.sky import MAX_DEPTH
 from lyra.geometry.trajectories import TRAJECTORY_NAMES, noise_generator
 from lyra.models.recipe import SMOKE
 from lyra.training.denoiser import DenoiserObjective

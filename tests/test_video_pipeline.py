@@ -20,13 +20,13 @@ from lyra.cli.main import main
 from lyra.errors import LyraError
 from lyra.files import load_dynamic, load_ply
 from lyra.files.clips import load_clip
-from lyra.generate.runs import VideoOptions
+from lyra.generate.options import VideoOptions
 from lyra.geometry.gaussians import merge
 from lyra.rendering import render
 from lyra.scene.scene import Scene
 from lyra.student.inputs import frame_times
 from lyra.teacher import DiffusionTeacher
-from lyra.views.video_views import VideoViews
+from lyra.views.views import Views
 
 SIDE, FRAMES = 48, 17
 FILES = {"scene.ply", "scene.mp4", "bullet.mp4", "index.html", "scene.json", "scene.4dgs", "dynamic.safetensors"}
@@ -164,7 +164,7 @@ def test_scene_json_says_where_the_scene_came_from(plain: Path, video: Path):
 
 
 def test_the_input_views_are_the_videos(plain: Path, video: Path):
-    views = VideoViews.load(plain / "clips/input.safetensors")
+    views = Views.load(plain / "clips/input.safetensors")
     given = decode(video)
     for index, number in enumerate((0, 4, 8, 12, 16)):
         small = Image.fromarray(given[number]).resize((32, 32), Image.Resampling.LANCZOS)
@@ -178,7 +178,7 @@ def test_the_input_views_are_the_videos(plain: Path, video: Path):
 
 def test_the_scene_shows_the_video_at_the_input_camera_at_each_of_its_times(plain: Path):
     """Even with random weights: a moment's own picture is nearer to it than every other one."""
-    scene, views = Scene.load(plain), VideoViews.load(plain / "clips/input.safetensors")
+    scene, views = Scene.load(plain), Views.load(plain / "clips/input.safetensors")
     assert scene.dynamic is not None
     pictures = torch.stack([render(scene.dynamic.moment(index), scene.input_camera).color[0] for index in range(5)])
     changing = ~views.still
@@ -251,7 +251,7 @@ def test_chunks_overlap_by_a_frame(chunked: Path):
     assert len(list((chunked / "frames").iterdir())) == 9
     names = {f"{name}.{part}" for name in ("input", "left", "up") for part in (0, 1)}
     assert {path.name for path in (chunked / "clips").iterdir() if path.is_dir()} == names
-    views = VideoViews.load(chunked / "clips/input.safetensors")
+    views = Views.load(chunked / "clips/input.safetensors")
     assert len(views) == 9
     # The input's clips are the video's halves (to what a tokenizer of random weights keeps: their mean).
     for part, own in ((0, slice(0, 5)), (1, slice(4, 9))):
@@ -302,7 +302,7 @@ def test_a_moving_camera_makes_a_scene_around_its_way(generate: Run, tmp_path: P
     assert content["fov"]["source"] == "camera file"
     assert content["fov"]["degrees"] == pytest.approx(2 * np.degrees(np.arctan(0.5)), abs=0.1)
     assert not any("still" in note for note in content["input"]["notes"])
-    views = VideoViews.load(out / "clips/input.safetensors")
+    views = Views.load(out / "clips/input.safetensors")
     assert not views.is_still
     centers = views.cameras.centers
     assert torch.allclose(centers[:, 0], torch.linspace(0, 1, len(views)) * centers[-1, 0], atol=1e-4)
@@ -347,7 +347,7 @@ def test_odd_videos_make_a_scene(generate: Run, tmp_path: Path, kind: str):
     out = generate(source=save_pictures(tmp_path / "odd.mp4", pictures))
     dynamic = load_dynamic(out / "dynamic.safetensors")
     assert len(dynamic) == 5
-    views = VideoViews.load(out / "clips/input.safetensors")
+    views = Views.load(out / "clips/input.safetensors")
     assert bool(views.still.all()) == (kind == "nothing moves")
     notes = json.loads((out / "scene.json").read_text())["input"]["notes"]
     assert any("shown twice" in note for note in notes) == (kind == "two frames")

@@ -16,8 +16,8 @@ from lyra.depth import DepthPrediction
 from lyra.errors import LyraError
 from lyra.files.videos import Video
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
-from lyra.views.photos_views import InputViews
-from lyra.views.video_views import VideoViews, estimate_video, find_backdrop
+from lyra.views.moving import estimate_video, find_backdrop
+from lyra.views.views import Views
 
 SIDE, FRAMES = 64, 9
 NOISE = 0.02
@@ -211,7 +211,7 @@ def test_the_field_of_view_is_the_users_or_55_degrees():
 # The file, and parts
 
 
-def assert_same(one: VideoViews, other: VideoViews) -> None:
+def assert_same(one: Views, other: Views) -> None:
     for name in ("images", "depth", "moving", "still", "backdrop", "backdrop_depth"):
         assert torch.equal(getattr(one, name), getattr(other, name)), name
     assert torch.equal(one.cameras.camera_to_world, other.cameras.camera_to_world)
@@ -221,26 +221,26 @@ def assert_same(one: VideoViews, other: VideoViews) -> None:
 
 
 @pytest.fixture(scope="module")
-def views() -> VideoViews:
+def views() -> Views:
     video, _, truth = moving_square()
     return estimate_video(Estimator(video.frames, truth), video)[0]
 
 
-def test_views_come_back_from_their_file_as_they_were(views: VideoViews, tmp_path: Path):
+def test_views_come_back_from_their_file_as_they_were(views: Views, tmp_path: Path):
     views.save(tmp_path / "input.safetensors")
-    assert_same(VideoViews.load(tmp_path / "input.safetensors"), views)
+    assert_same(Views.load(tmp_path / "input.safetensors"), views)
     # Whoever reads a still scene's input finds the first picture there.
-    still = InputViews.load(tmp_path / "input.safetensors")
+    still = Views.load(tmp_path / "input.safetensors")
     assert torch.equal(still.images[0], views.images[0]) and torch.equal(still.depth[0], views.depth[0])
 
 
-def test_a_still_scenes_file_is_refused(views: VideoViews, tmp_path: Path):
-    InputViews(views.images[:1], views.depth[:1], views.cameras[:1]).save(tmp_path / "input.safetensors")
+def test_a_still_scenes_file_is_refused(views: Views, tmp_path: Path):
+    Views(views.images[:1], views.depth[:1], views.cameras[:1]).save(tmp_path / "input.safetensors")
     with pytest.raises(LyraError, match="holds no video"):
-        VideoViews.load(tmp_path / "input.safetensors")
+        Views.load(tmp_path / "input.safetensors")
 
 
-def test_a_part_keeps_the_whole_videos_backdrop(views: VideoViews):
+def test_a_part_keeps_the_whole_videos_backdrop(views: Views):
     part = views.part(4, 5)
     assert len(part) == 5 and part.seconds == pytest.approx(0.5)
     assert torch.equal(part.images, views.images[4:]) and torch.equal(part.depth, views.depth[4:])

@@ -13,7 +13,8 @@ from lyra.errors import LyraError
 from lyra.files import save_image
 from lyra.files.photos import Photo, load_posed_photos
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
-from lyra.views.photos_views import DEFAULT_FOV, InputViews, estimate_views, find_pose_unit
+from lyra.views.still import DEFAULT_FOV, estimate_views, find_pose_unit
+from lyra.views.views import Views
 
 SIZE, LENS = 64, intrinsics_from_fov(60.0, 64, 64)
 
@@ -68,7 +69,7 @@ def test_the_unit_of_the_poses_is_found(unit: float):
     cameras = make_cameras()
     images, depths = look_at_wall(cameras)
     median = depths[0].median()
-    views = InputViews(images[:1], depths[:1] / median, cameras[:1])
+    views = Views(images[:1], depths[:1] / median, cameras[:1])
     poses = cameras.camera_to_world[1:].clone()
     poses[:, :3, 3] *= unit
     found = find_pose_unit(views, images[1:], replace(cameras[1:], camera_to_world=poses))
@@ -79,7 +80,7 @@ def test_views_that_do_not_move_have_any_unit():
     cameras = make_cameras()
     images, depths = look_at_wall(cameras)
     still = replace(cameras[1:], camera_to_world=torch.eye(4).repeat(2, 1, 1))
-    assert find_pose_unit(InputViews(images[:1], depths[:1], cameras[:1]), images[1:], still) == 1.0
+    assert find_pose_unit(Views(images[:1], depths[:1], cameras[:1]), images[1:], still) == 1.0
 
 
 def test_posed_photos_come_to_one_scale():
@@ -144,9 +145,9 @@ def test_views_survive_the_disk(tmp_path: Path):
     cameras = make_cameras()
     images, depths = look_at_wall(cameras)
     for count in (1, 3):
-        views = InputViews(images[:count], depths[:count], cameras[:count])
+        views = Views(images[:count], depths[:count], cameras[:count])
         views.save(tmp_path / "input.safetensors")
-        again = InputViews.load(tmp_path / "input.safetensors")
+        again = Views.load(tmp_path / "input.safetensors")
         assert torch.equal(again.images, views.images)
         assert torch.equal(again.depth, views.depth)
         assert torch.equal(again.cameras.camera_to_world, views.cameras.camera_to_world)

@@ -1,8 +1,8 @@
-"""lyra: a photo becomes a 3D Gaussian-splat scene.
+"""lyra: a photo becomes a 3D Gaussian-splat scene, a video a 4D one.
 
 model = lyra.load("mini")
-scene = model.generate("photo.jpg", "out")
-rendering = scene.render(cameras)
+scene = model.generate("photo.jpg")
+rendering = scene.render(scene.input_camera)
 """
 
 import os
@@ -20,14 +20,18 @@ from lyra.rendering import Rendering, render
 from lyra.scene.scene import Scene
 
 if TYPE_CHECKING:
-    from lyra.models.model import Model
+    from lyra.generate.generator import Generator
 
 __all__ = ["Cameras", "Gaussians", "LyraError", "Rendering", "Scene", "load", "render"]
 
 
-def load(name: str | Path) -> "Model":
-    """Loads a bundled model by name ("mini", "smoke") or a folder; see :func:`lyra.models.model.load`."""
-    # Late: diffusers takes seconds to import, which cameras, Gaussians and rendering do not need.
-    from lyra.models.model import load as load_model
+def load(name: str | Path) -> "Generator":
+    """Loads a model: a bundled one by name ("mini", "smoke"), one by its folder, or ``owner/name@commit`` of the hub.
 
-    return load_model(name)
+    Raises:
+        LyraError: there is no such model, or a file of it is missing or damaged.
+    """
+    # Late: diffusers takes seconds to import, which cameras, Gaussians and rendering do not need.
+    from lyra.generate.generator import Generator
+
+    return Generator.load(name)

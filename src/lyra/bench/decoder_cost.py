@@ -107,7 +107,7 @@ def make_inputs(case: Case) -> StudentInputs:
         plucker=torch.randn(1, case.trajectories, 2 * config.latent_channels, frames, height, width),
         ray_origins=torch.zeros(1, 1, 1, 1, 1, 1).expand(directions.shape),
         ray_directions=directions,
-        pixel_angle=torch.ones(1, case.trajectories),
+        pixel_angle=torch.ones(directions.shape[:3]),
     )
 
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from lyra.bench.measure import median_seconds, run_isolated
 from lyra.device.memory import peak_memory_mb, quantize
-from lyra.models.model import load
+from lyra.models.loading import load
 from lyra.teacher import TeacherConfig
 from lyra.teacher.conditioning import Condition, condition_network
 from lyra.teacher.sampling import guide, precondition

@@ -15,10 +15,8 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lyra.geometry.cameras import Cameras
-
-MAX_DEPTH = 100.0
-"""Depths are clamped to this many scene units; sky and invalid pixels are put there."""
+from lyra.geometry.cameras import Cameras, project
+from lyra.geometry.sky import MAX_DEPTH
 
 
 @dataclass(frozen=True)
@@ -142,13 +140,8 @@ def _splat_buffer(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Forward bilinear splatting of one buffer; image, mask and depth per frame."""
     frames, height, width = len(cameras), cameras.height, cameras.width
-    world = cache.points[index].reshape(-1, 3)
-    transform = cameras.world_to_camera
-    local = torch.einsum("tij,nj->tni", transform[:, :3, :3], world) + transform[:, None, :3, 3]
-    z = local[..., 2]
-    fx, fy, cx, cy = cameras.intrinsics[:, None, :].unbind(-1)
-    u = (fx * local[..., 0] + cx * z) / (z + 1e-7) - settings.pixel_center
-    v = (fy * local[..., 1] + cy * z) / (z + 1e-7) - settings.pixel_center
+    u, v, z = project(cache.points[index].reshape(-1, 3), cameras)
+    u, v = u - settings.pixel_center, v - settings.pixel_center
     valid = cache.reliable[index].reshape(-1) & (z > 0)
 
     log_depth = torch.log1p(z.clamp(min=0))
@@ -234,6 +227,13 @@ def render_moving_cache(
         torch.where(hit, own.masks, behind.masks),
         torch.where(hit, own.depth, behind.depth),
     )
+
+
+def view_cache(cache: DepthCache | MovingCache, cameras: Cameras, settings: WarpSettings | None = None) -> CacheViews:
+    """A cache of either kind seen from a path of cameras."""
+    if isinstance(cache, MovingCache):
+        return render_moving_cache(cache, cameras, lambda part, path: render_cache(part, path, settings))
+    return render_cache(cache, cameras, settings)
 
 
 def move_cache(cache: DepthCache, transform: Float[Tensor, "4 4"]) -> DepthCache:

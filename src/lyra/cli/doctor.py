@@ -10,8 +10,8 @@ import psutil
 import torch
 
 from lyra.errors import LyraError
-from lyra.generate.runs import needed_memory_mb
-from lyra.models.model import BUNDLED, load
+from lyra.generate.decisions import needed_memory_mb
+from lyra.models.loading import BUNDLED, load
 
 PACKAGES = {
     "torch": "the networks",

@@ -28,6 +28,7 @@ def train(
     size: Literal["mini", "smoke"] = "mini",
     leg: Annotated[TrainingRun, arg(name="")] = TrainingRun(),
     worlds: int = 400,
+    device: str = "auto",
 ) -> None:
     """Trains one part of a model; continues what the run's folder holds.
 
@@ -37,11 +38,12 @@ def train(
         size: Which recipe.
         leg: Length.
         worlds: How many procedural worlds to learn from.
+        device: Where the networks work: auto, cpu, cuda or cuda:N.
     """
     from lyra.models.recipe import MINI, SMOKE
     from lyra.training import parts
 
-    workspace = parts.Workspace(run or Path("runs") / size, MINI if size == "mini" else SMOKE, worlds)
+    workspace = parts.Workspace(run or Path("runs") / size, MINI if size == "mini" else SMOKE, worlds, device=device)
     given = {name: value for name, value in vars(leg).items() if value is not None}
     if part == "tokenizer" and given:
         raise LyraError("the tokenizer is fitted at once: leave out --minutes, --steps and --learning-rate")
@@ -65,6 +67,7 @@ def synthesize(
     worlds: int = 400,
     scenes: int = 120,
     videos: int = 0,
+    device: str = "auto",
 ) -> None:
     """Lets the teacher imagine clips of single images, or of videos, for training the decoder.
 
@@ -74,15 +77,16 @@ def synthesize(
         worlds: How many procedural worlds the workspace has.
         scenes: How many images.
         videos: How many videos, in place of images; each gives twelve clips.
+        device: Where the networks work: auto, cpu, cuda or cuda:N.
     """
     from lyra.models.recipe import MINI, SMOKE
     from lyra.training import parts
 
     recipe, folder = MINI if size == "mini" else SMOKE, run or Path("runs") / size
     if videos:
-        parts.synthesize_moving(parts.Workspace(folder, recipe, worlds, scenes, videos=videos))
+        parts.synthesize_moving(parts.Workspace(folder, recipe, worlds, scenes, videos=videos, device=device))
     else:
-        parts.synthesize_clips(parts.Workspace(folder, recipe, worlds, scenes))
+        parts.synthesize_clips(parts.Workspace(folder, recipe, worlds, scenes, device=device))
 
 
 def report(run: Positional[Path], /, *, rows: int = 20) -> None:

@@ -4,21 +4,24 @@ import json
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
 from lyra.cli.learn import report, synthesize, train
-from lyra.device.memory import MemoryWish
+from lyra.device.memory import DeviceOptions
 from lyra.engine.paths import Look
 from lyra.errors import LyraError
 from lyra.geometry.trajectories import TRAJECTORY_NAMES
 from lyra.scene.times import TimeOptions
 
+if TYPE_CHECKING:
+    from lyra.engine.engine import Engine
+
 Out = Annotated[Path, arg(aliases=["-o"], help="Where the result goes.")]
 
-_AS_FITS = MemoryWish()
+_AS_FITS = DeviceOptions()
 _WHOLE_TIME = TimeOptions()
 
 app = SubcommandApp()
@@ -46,8 +49,9 @@ def generate(
     cameras: str | None = None,
     chunks: int | None = None,
     guardrail: Literal["auto", "on", "off"] = "auto",
-    memory: Annotated[MemoryWish, arg(name="")] = _AS_FITS,
+    place: Annotated[DeviceOptions, arg(name="")] = _AS_FITS,
     resume: bool = False,
+    spread: bool = False,
 ) -> None:
     """Turns a photo, several posed photos, a text or a video into a scene.
 
@@ -74,11 +78,13 @@ def generate(
             ViPE's folders are found without it, else the camera is taken as still.
         chunks: Of a video: how many clips of the model's length it is cut into; by its own length when left out.
         guardrail: "auto" is on for weights whose licence asks for it.
-        memory: Where the networks run and how they are made to fit; by what is free when left out.
+        place: Where the networks run and how they are made to fit; by what is free when left out.
         resume: Go on with an interrupted run in the same folder.
+        spread: Under torchrun: all processes work on this one scene and share its trajectories.
     """
+    from lyra.device.ranks import Ranks, join_ranks
+    from lyra.generate.options import GenerateOptions, TextOptions, VideoOptions
     from lyra.generate.pipeline import generate as generate_scene
-    from lyra.generate.runs import GenerateOptions, TextOptions, VideoOptions
     from lyra.models.preflight import load_checked
 
     options = GenerateOptions(
@@ -94,10 +100,11 @@ def generate(
         text=TextOptions(prompt, text_encoder, text_to_image),
         video=VideoOptions(cameras, chunks),
         guardrail=guardrail,
-        memory=memory,
+        device=place,
         resume=resume,
+        spread=spread,
     )
-    loaded = load_checked(model, memory, len(trajectories), text_encoder)
+    loaded = load_checked(model, place, len(trajectories), text_encoder, join_ranks() if spread else Ranks())
     scene = generate_scene(loaded, input, out, options)
     for note in scene.provenance["input"]["notes"]:
         print(f"note: {note}", file=sys.stderr)
@@ -119,6 +126,7 @@ def render(
     fps: int = 24,
     time: Annotated[TimeOptions, arg(name="")] = _WHOLE_TIME,
     freeze: float | None = None,
+    device: str = "auto",
 ) -> None:
     """Renders a scene along a camera path to a video; a dynamic one while its time runs.
 
@@ -131,6 +139,7 @@ def render(
         fps: Frames a second.
         time: Which part of a dynamic scene's time is shown, and how often.
         freeze: Time at which a dynamic scene stands still, in [0, 1].
+        device: Where it is rendered: auto, cpu, cuda or cuda:N; a GPU needs gsplat.
     """
     from lyra.scene.film import render_video
 
@@ -138,7 +147,7 @@ def render(
         if time != _WHOLE_TIME:
             raise LyraError("a frozen scene's time does not run: give --freeze, or --start, --end and --loops")
         time = TimeOptions(freeze, freeze)
-    render_video(scene, out, cameras, frames, size, fps, time)
+    render_video(scene, out, cameras, frames, size, fps, time, device)
 
 
 @app.command
@@ -232,6 +241,7 @@ def evaluate(
     model: str | None = None,
     scenes: int | None = None,
     report: Path | None = None,
+    device: str = "auto",
 ) -> None:
     """Measures a scene, or a model.
 
@@ -243,6 +253,7 @@ def evaluate(
         model: Which model sees the worlds; mini when left out.
         scenes: How many worlds; 16, or 8 that move, when left out.
         report: Folder for pictures of the worlds.
+        device: Where the networks run: auto, cpu, cuda or cuda:N.
     """
     if what == "scene":
         if (model, scenes, report) != (None, None, None):
@@ -258,7 +269,10 @@ def evaluate(
             raise LyraError(f"evaluate {what} makes its own worlds: leave out {folder}")
         if scenes is not None and scenes < 1:
             raise LyraError(f"{scenes} worlds: give at least 1")
-        numbers = _evaluate_model(what, model or "mini", scenes, report)
+        from lyra.engine.engine import Engine
+        from lyra.models.loading import load
+
+        numbers = _evaluate_model(what, Engine(load(model or "mini"), device), scenes, report)
         rows = numbers["rows"]
     if json_:
         print(json.dumps(numbers))
@@ -268,16 +282,16 @@ def evaluate(
         print(format_table(rows))
 
 
-def _evaluate_model(what: Literal["worlds", "dynamic"], name: str, scenes: int | None, report: Path | None) -> dict:
-    from lyra.models.model import load
-
+def _evaluate_model(
+    what: Literal["worlds", "dynamic"], engine: "Engine", scenes: int | None, report: Path | None
+) -> dict:
     if what == "worlds":
         from lyra.evaluation.still_worlds import WorldsOptions, evaluate_worlds
 
-        return evaluate_worlds(load(name), WorldsOptions(scenes or WorldsOptions.scenes), report)
+        return evaluate_worlds(engine, WorldsOptions(scenes or WorldsOptions.scenes), report)
     from lyra.evaluation.moving_worlds import DynamicOptions, evaluate_dynamic
 
-    return evaluate_dynamic(load(name), DynamicOptions(scenes or DynamicOptions.scenes), report)
+    return evaluate_dynamic(engine, DynamicOptions(scenes or DynamicOptions.scenes), report)
 
 
 @app.command
@@ -343,6 +357,7 @@ def decode(
     sample: str | None = None,
     allow_pickle: bool = False,
     time: float | None = None,
+    device: str = "auto",
 ) -> None:
     """Turns stored clips into a scene (scene.ply and scene.json), by the model's decoder alone.
 
@@ -353,12 +368,15 @@ def decode(
         sample: Of a published data set: which sample; the first when left out.
         allow_pickle: Of a published data set: its latents are pickles; read them, by a restricted reader.
         time: Of a dynamic decoder: the moment to show, from 0 to 1.
+        device: Where the networks run: auto, cpu, cuda or cuda:N.
     """
-    from lyra.generate.decoding import PARTS, DecodeOptions, decode_folder
-    from lyra.models.model import load
+    from lyra.engine.engine import Engine
+    from lyra.generate.stored_clips import FURTHER, PARTS, DecodeOptions, decode_folder
+    from lyra.models.loading import load_parts
 
     options = DecodeOptions(sample, allow_pickle, time)
-    scene = decode_folder(load(model, parts=PARTS), clips, out, options)
+    with Engine(load_parts(model, PARTS, FURTHER), device) as engine:
+        scene = decode_folder(engine, clips, out, options)
     print(f"{len(scene.gaussians)} Gaussians in {out / 'scene.ply'}", file=sys.stderr)
 
 

@@ -77,7 +77,8 @@ class DepthNet(nn.Module):
         scale = self.config.size / min(height, width)
         size = [max(STRIDE, round(side * scale / STRIDE) * STRIDE) for side in (height, width)]
         small = F.interpolate(image[None], size=size, mode="bicubic", align_corners=False, antialias=True)
-        output = _resize(self(small.clamp(0, 1)).float(), (height, width))[0]
+        small = small.to(next(self.parameters()).device)
+        output = _resize(self(small.clamp(0, 1)).float(), (height, width))[0].to(image.device)
         valid = output[1] < 0
         if not bool(valid.any()):
             valid = torch.ones_like(valid)

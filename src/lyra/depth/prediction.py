@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lyra.cache.warp import MAX_DEPTH
+from lyra.geometry.sky import MAX_DEPTH
 
 
 @dataclass(frozen=True)

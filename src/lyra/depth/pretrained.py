@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra.cache.warp import MAX_DEPTH
 from lyra.depth.prediction import DepthEstimator, DepthPrediction
 from lyra.errors import LyraError
 from lyra.files.hub import fetch_folder
+from lyra.geometry.sky import MAX_DEPTH
 
 DEPTH_ANYTHING = "depth-anything/Depth-Anything-V2-Small-hf@5426e4f0f36572d16453bbda7a8389317b1bef99"
 """Apache-2.0, as only the small one is; relative depth."""

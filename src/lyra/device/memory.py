@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import json
 import os
+import re
 import resource
 import shutil
 import struct
@@ -29,7 +30,7 @@ TILE = 512
 _HEADER_LIMIT = 100 << 20
 _MB = 1 << 20
 
-Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def peak_memory_mb() -> int:
@@ -50,6 +51,13 @@ class Placement:
     """Pixels of the tokenizer's tiles; 0 for the whole picture at once."""
     batch: int = 1
     """Clips imagined at once."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """In which tokenizer and student compute; geometry stays in float32 everywhere."""
+
+    def autocast(self) -> torch.autocast:
+        """The context in which tokenizer and student work."""
+        kind = torch.device(self.device).type
+        return torch.autocast(kind, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     @contextmanager
     def hosting(self, *modules: object) -> Iterator[None]:
@@ -112,28 +120,54 @@ class Available:
     device_total: int = 0
 
 
-def find_memory(device: Device = "auto") -> Available:
-    """Free main memory, and that of the GPU if there is one and it is wanted.
+def find_device(name: str = "auto") -> str:
+    """The torch device that a user's word means: "cpu", or "cuda:" and a number.
 
     Raises:
-        LyraError: a GPU is asked for and there is none.
+        LyraError: there is no such device.
     """
-    main = psutil.virtual_memory().available
-    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return Available(main)
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if name != "auto" and not re.fullmatch(r"cuda(:\d+)?", name):
+        raise LyraError(f"unknown device {name!r}: give auto, cpu, cuda or cuda:N")
     if not torch.cuda.is_available():
-        raise LyraError("no CUDA GPU that torch can use: leave out --device cuda, or install torch with CUDA")
-    index = torch.cuda.current_device()
+        raise LyraError(f"no CUDA GPU that torch can use: leave out --device {name}, or install torch with CUDA")
+    index = int(name.partition(":")[2]) if ":" in name else torch.cuda.current_device()
+    if index >= torch.cuda.device_count():
+        raise LyraError(f"no {name}: this machine's GPUs are cuda:0 to cuda:{torch.cuda.device_count() - 1}")
+    return f"cuda:{index}"
+
+
+def find_memory(device: str = "auto", held: bool = False) -> Available:
+    """Free main memory, and that of the GPU if there is one and it is wanted.
+
+    Args:
+        device: "auto", "cpu", "cuda" or "cuda:1".
+        held: Whether the model is loaded already: what this process holds then counts as free, since the model's
+            needs, which it is compared with, are of the whole process.
+
+    Raises:
+        LyraError: there is no such device.
+    """
+    main = psutil.virtual_memory().available + (psutil.Process().memory_info().rss if held else 0)
+    place = find_device(device)
+    if place == "cpu":
+        return Available(main)
+    index = int(place.partition(":")[2])
     free, total = torch.cuda.mem_get_info(index)
-    return Available(main, f"cuda:{index}", free, total)
+    # Blocks that torch keeps of earlier work are free for this one's.
+    free += torch.cuda.memory_reserved(index) - torch.cuda.memory_allocated(index)
+    return Available(main, place, free, total)
 
 
 @dataclass(frozen=True)
-class MemoryWish:
+class DeviceOptions:
     """What a user decides about memory and speed; None leaves it to the preflight."""
 
-    device: Device = "auto"
-    """Where the networks run."""
+    device: str = "auto"
+    """Where the networks run: auto, cpu, cuda or cuda:N."""
+    precision: Precision = "auto"
+    """In which tokenizer and student compute; bfloat16 on a GPU and float32 on the CPU when auto."""
     offload: bool | None = None
     """Keep only the part at work on the GPU."""
     tile: int | None = None
@@ -146,11 +180,11 @@ class MemoryWish:
     """Compile the teacher's network (torch.compile): minutes at the start, less a step."""
 
 
-def plan(needs: Needs, available: Available, wish: MemoryWish, clips: int = 1) -> Placement:
+def plan(needs: Needs, available: Available, wish: DeviceOptions, clips: int = 1) -> Placement:
     """The fastest placement that fits; see ``Placement``.
 
-    The batch follows from the device's whole memory, not from what happens to be free, so that the same machine gives
-    the same scene.
+    The batch fills what is free, so that the plan never needs more than there is; clips of another batch differ by
+    rounding.
 
     Raises:
         LyraError: nothing fits, or a package or a compiler for a wish is missing; the message says what is needed,
@@ -162,10 +196,11 @@ def plan(needs: Needs, available: Available, wish: MemoryWish, clips: int = 1) -
     if wish.eight_bit:
         _import_torchao()
     resident = sum(needs.weights.values()) + LIBRARIES
+    precision = wish.precision if wish.precision != "auto" else "bfloat16" if on_gpu else "float32"
     offloads = (False, True) if on_gpu else (False,)
     tiles = (0, TILE) if needs.pixels > TILE**2 else (0,)
     candidates = [
-        Placement(available.device, offload, tile, wish.batch or 1)
+        Placement(available.device, offload, tile, wish.batch or 1, precision)
         for offload in (offloads if wish.offload is None else (wish.offload and on_gpu,))
         for tile in (tiles if wish.tile is None else (wish.tile,))
     ]
@@ -174,7 +209,7 @@ def plan(needs: Needs, available: Available, wish: MemoryWish, clips: int = 1) -
         raise LyraError(_refusal("main memory", resident, available.main, "close other programs or add memory"))
     for candidate in candidates:
         if needs.on_device(candidate) <= budget:
-            return candidate if wish.batch or not on_gpu else _fill(needs, candidate, available.device_total, clips)
+            return candidate if wish.batch or not on_gpu else _fill(needs, candidate, budget, clips)
     least = min(needs.on_device(candidate) for candidate in candidates)
     if on_gpu:
         advice = "leave --batch, --tile and --offload to the program, use --eight-bit, "
@@ -184,11 +219,11 @@ def plan(needs: Needs, available: Available, wish: MemoryWish, clips: int = 1) -
     )
 
 
-def _fill(needs: Needs, placement: Placement, total: int, clips: int) -> Placement:
-    """The largest batch that an idle device of this size takes."""
+def _fill(needs: Needs, placement: Placement, budget: int, clips: int) -> Placement:
+    """The largest batch that fits, with a tenth to spare."""
     while placement.batch < clips:
         larger = replace(placement, batch=placement.batch + 1)
-        if needs.on_device(larger) > 0.9 * total:
+        if needs.on_device(larger) > 0.9 * budget:
             break
         placement = larger
     return placement

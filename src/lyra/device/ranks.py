@@ -2,9 +2,13 @@
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+_PATIENCE = timedelta(hours=6)
+"""How long a process waits for the others; the library's ten minutes are less than a decoder may take."""
 
 
 @dataclass(frozen=True)
@@ -34,5 +38,6 @@ def join_ranks() -> Ranks:
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda else "gloo")
+        # The first rank reads, estimates and decodes alone for long; the others wait.
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
     return Ranks(dist.get_rank(), world)

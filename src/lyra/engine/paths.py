@@ -48,6 +48,11 @@ def preset_path(name: TrajectoryName, distance: float, frames: int, height: int,
     return CameraPath(name, trajectory_cameras(name, distance, frames, torch.ones(4), height, width))
 
 
+def preset_paths(seed: int, frames: int, height: int, width: int, movement: float = 1.0) -> list[CameraPath]:
+    """All six trajectories at distances that the seed draws; ``movement`` is a factor on them."""
+    return [preset_path(name, draw_distance(name, seed, movement), frames, height, width) for name in TRAJECTORY_NAMES]
+
+
 def read_path(file: Path, height: int, width: int, scale: float = 1.0) -> CameraPath:
     """A path from a camera file of any kind that ``load_cameras`` reads.
 

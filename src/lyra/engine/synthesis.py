@@ -1,122 +1,99 @@
-"""Self-distillation data: the teacher imagines clips of single images, stored one file a scene.
+"""Self-distillation data: the teacher imagines clips of single photos and of videos, stored one file a scene.
 
-Nothing but the image enters: depth is predicted, and no other view of the scene is ever seen.
+Nothing but the input enters: depth is predicted, and no other view of the scene is ever seen. A video enters forward
+and backward. Turned forward again, the clips of the second kind are far from the input camera while time is early: the
+paper's augmentation. Their poses are turned as well, which its published code forgets.
 """
 
+import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from lyra.cache.warp import DepthCache, EdgeFilter, WarpSettings, build_cache
-from lyra.depth import scene_depth
+from lyra.engine.engine import Engine
+from lyra.engine.paths import preset_paths
 from lyra.errors import LyraError
 from lyra.files import load_tensors, save_tensors, write_atomically
 from lyra.files.clips import Clip
-from lyra.geometry.cameras import Cameras, intrinsics_from_fov
-from lyra.geometry.trajectories import TRAJECTORY_NAMES, TrajectoryName, draw_distance, trajectory_cameras
+from lyra.files.photos import Photo
+from lyra.files.videos import Video
+from lyra.geometry.cameras import Cameras
 from lyra.models.model import Model
-from lyra.teacher import TeacherRequest
+from lyra.tokenizer.tokenizer import Tokenizer, encode_frames
+from lyra.views.views import Views
 
 
 @dataclass(frozen=True)
 class SyntheticScene:
-    """One image and the clips that the teacher imagined around it."""
+    """One input and the clips that the teacher imagined around it."""
 
-    image: Float[Tensor, "3 height width"]
-    """In [0, 1]."""
-    depth: Float[Tensor, "height width"]
-    """Predicted z-depth, scene units."""
+    views: Views
     clips: tuple[Clip, ...]
-
-    def cache(self, edges: EdgeFilter) -> DepthCache:
-        """The image's points, from which every clip was conditioned."""
-        return input_cache(self.image, self.depth, self.clips[0].cameras[:1], edges)
-
-
-def input_cache(
-    image: Float[Tensor, "3 height width"],
-    depth: Float[Tensor, "height width"],
-    camera: Cameras,
-    edges: EdgeFilter,
-    warp: WarpSettings | None = None,
-) -> DepthCache:
-    """The cache of one input view; ``image`` in [0, 1], one camera."""
-    return build_cache(image[None] * 2 - 1, depth[None], camera, edges, warp)
-
-
-def imagine_clip(
-    model: Model,
-    image: Float[Tensor, "3 height width"],
-    depth: Float[Tensor, "height width"],
-    intrinsics: Float[Tensor, "4"],
-    name: TrajectoryName,
-    seed: int,
-    movement: float = 1.0,
-) -> Clip:
-    """Runs the teacher along one of the six trajectories.
-
-    Args:
-        model: Whose teacher and frames.
-        image: Input view in [0, 1], at the model's size.
-        depth: Its z-depth in scene units.
-        intrinsics: Its fx, fy, cx, cy in pixels.
-        name: Which trajectory.
-        seed: Of the distance and the noise; both also depend on the name.
-        movement: Factor on the paper's distance ranges.
-    """
-    teacher = model.config.teacher
-    distance = draw_distance(name, seed, movement)
-    cameras = trajectory_cameras(name, distance, teacher.frames, intrinsics, *image.shape[1:])
-    cache = input_cache(image, depth, cameras[:1], teacher.edges, teacher.warp)
-    latents = model.teacher.imagine(TeacherRequest(image * 2 - 1, cache, cameras, seed, name))
-    return Clip(latents, cameras)
+    """One a trajectory; of a video its own clip before them."""
+    backward: tuple[Clip, ...] = ()
+    """Of a video: one a trajectory, of the video run backward, as imagined: their first frame is the video's last."""
 
 
 def synthesize(
-    model: Model,
-    images: Iterable[tuple[int, UInt8[Tensor, "3 height width"]]],
+    engine: Engine,
+    inputs: Iterable[tuple[int, Float[Tensor, "time 3 height width"]]],
     folder: Path,
     fov: float = 55.0,
 ) -> list[Path]:
-    """Imagines six clips for every (seed, image) that ``folder`` lacks; returns one path a scene.
+    """Imagines the clips of every (seed, pictures) that ``folder`` lacks; returns one path a scene.
 
-    Each file is written whole or not at all, so a killed run goes on where it stopped.
+    Args:
+        engine: Whose teacher and depth.
+        inputs: A photo (one picture) or a video from a still camera (as many as a clip has), in [0, 1], of the model's
+            size. Lazily made: those that are there already are not looked at.
+        folder: Of the files; each is written whole or not at all, so a killed run goes on where it stopped.
+        fov: Of the inputs, degrees of the shorter side.
 
     Raises:
         LyraError: ``folder`` holds clips of another teacher, tokenizer or depth network.
     """
-    claim_folder(model, folder)
+    claim_folder(engine.model, folder)
     paths = []
-    for seed, image in tqdm(images, desc="synthesize"):
+    for seed, frames in tqdm(inputs, desc="synthesize"):
         path = folder / f"{seed:07d}.safetensors"
         paths.append(path)
-        if path.exists():
-            continue
-        picture = image.float() / 255
-        intrinsics = intrinsics_from_fov(fov, *picture.shape[1:])
-        depth = scene_depth(model.depth.predict(picture))
-        clips = [imagine_clip(model, picture, depth, intrinsics, name, seed) for name in TRAJECTORY_NAMES]
-        tensors = {
-            "image": image,
-            "depth": depth.half(),
-            "latents": torch.stack([clip.latents for clip in clips]).half(),
-            "camera_to_world": torch.stack([clip.cameras.camera_to_world for clip in clips]),
-            "intrinsics": intrinsics,
-        }
-        save_tensors(tensors, path)
+        if not path.exists():
+            save_scene_clips(imagine_scene(engine, frames, seed, fov), path)
     return paths
 
 
+def imagine_scene(
+    engine: Engine, frames: Float[Tensor, "time 3 height width"], seed: int, fov: float = 55.0
+) -> SyntheticScene:
+    """The clips of one photo or video; see ``synthesize``."""
+    config = engine.config
+    moving = len(frames) > 1
+    source = Video.of(frames, (len(frames) - 1) / config.fps) if moving else [Photo.of(frames[0])]
+    views, _ = engine.views(source, fov=fov)
+    paths = preset_paths(seed, config.frames, *frames.shape[2:])
+    [clips] = engine.imagine(views, paths, seed, quiet=True)
+    if not moving:
+        return SyntheticScene(views, tuple(clips))
+    [[_, *backward]] = engine.imagine(views.reversed(), paths, seed + 1, quiet=True)
+    return SyntheticScene(views, tuple(clips), tuple(backward))
+
+
 def claim_folder(model: Model, folder: Path) -> None:
-    """Notes which weights the clips are made with, or compares with the note."""
+    """Notes which weights the clips are made with, or compares with the note.
+
+    Raises:
+        LyraError: it holds clips of others.
+    """
     parts = ("vae/", "transformer/", "depth/", "text/")
     used = {name: value for name, value in model.config.checksums.items() if name.startswith(parts)}
+    # A model that was never saved has no checksums of files.
+    used = used or {"weights": _digest(model)}
     identity = json.dumps({"checksums": used, "teacher": asdict(model.config.teacher)}, indent=2, sort_keys=True)
     note = folder / "model.json"
     if not note.exists():
@@ -126,12 +103,47 @@ def claim_folder(model: Model, folder: Path) -> None:
         raise LyraError(f"{folder} holds clips of other weights: delete it, or use another workspace")
 
 
-def load_scene_clips(path: Path) -> SyntheticScene:
-    """Reads one file that ``synthesize`` wrote."""
+def _digest(model: Model) -> str:
+    digest = hashlib.sha256()
+    for module in (model.tokenizer, model.transformer, model.depth):
+        for tensor in module.state_dict().values():
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_scene_clips(scene: SyntheticScene, path: Path) -> None:
+    """Writes a scene: pictures in 8 bits, depth and latents in 16; of its clips those that the teacher made."""
+    tensors = scene.views.tensors()
+    for name in ("image", "video.images", "video.backdrop"):
+        if name in tensors:
+            tensors[name] = (tensors[name] * 255).round().to(torch.uint8)
+    for name in ("depth", "video.depth", "video.backdrop_depth"):
+        if name in tensors:
+            tensors[name] = tensors[name].half()
+    made = scene.clips if scene.views.motion is None else scene.clips[1:]
+    for name, clips in (("forward", made), ("backward", scene.backward)):
+        if clips:
+            tensors[f"{name}.latents"] = torch.stack([clip.latents for clip in clips]).half()
+            tensors[f"{name}.camera_to_world"] = torch.stack([clip.cameras.camera_to_world for clip in clips])
+    save_tensors(tensors, path)
+
+
+def load_scene_clips(path: Path, tokenizer: Tokenizer) -> SyntheticScene:
+    """Reads what ``save_scene_clips`` wrote; a video's own clip is made anew."""
     tensors = load_tensors(path)
-    height, width = tensors["image"].shape[1:]
-    clips = tuple(
-        Clip(latents, Cameras(pose, tensors["intrinsics"].expand(len(pose), 4), height, width))
-        for latents, pose in zip(tensors["latents"].float(), tensors["camera_to_world"], strict=True)
-    )
-    return SyntheticScene(tensors["image"].float() / 255, tensors["depth"].float(), clips)
+    stored = {name: tensor for name, tensor in tensors.items() if not name.startswith(("forward.", "backward."))}
+    scaled = {name: t.float() / (255 if t.dtype == torch.uint8 else 1) for name, t in stored.items() if t.ndim > 1}
+    masks = {name: tensor for name, tensor in stored.items() if tensor.dtype == torch.bool}
+    views = Views.from_tensors({**stored, **scaled, **masks})
+
+    def clips(name: str) -> Sequence[Clip]:
+        size = views.images.shape[2:]
+        poses, latents = tensors[f"{name}.camera_to_world"], tensors[f"{name}.latents"].float()
+        lens = views.cameras.intrinsics[:1].expand(poses.shape[1], 4)
+        return [Clip(z, Cameras(pose, lens, *size)) for z, pose in zip(latents, poses, strict=True)]
+
+    forward = tuple(clips("forward"))
+    if views.motion is None:
+        return SyntheticScene(views, forward)
+    first = Clip(encode_frames(tokenizer, views.images).float(), views.cameras)
+    return SyntheticScene(views, (first, *forward), tuple(clips("backward")))

@@ -7,16 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lyra.cache.warp import render_cache
-from lyra.engine.synthesis import input_cache
+from lyra.cache.warp import DepthCache, render_cache
 from lyra.errors import LyraError
 from lyra.evaluation.metrics import psnr
-from lyra.files import load_tensors
 from lyra.files.clips import load_clip
 from lyra.geometry.cameras import Cameras
 from lyra.scene.scene import Scene
 from lyra.teacher import TeacherConfig
-from lyra.views.video_views import VideoViews
+from lyra.views.views import Views
 
 _INPUT_CLIP = re.compile(r"input(\.\d+)?")
 """Names of the clips of a video itself: of the whole, or of a chunk."""
@@ -46,14 +44,17 @@ def evaluate_scene(folder: Path) -> dict[str, float | None]:
         paths = [path for path in paths if not _INPUT_CLIP.fullmatch(path.parent.name)]
     if not paths or not (folder / "clips/input.safetensors").is_file():
         raise LyraError(f"{folder} has no clips to evaluate against: give a folder that generate wrote")
-    view = load_tensors(folder / "clips/input.safetensors")
+    views = Views.load(folder / "clips/input.safetensors")
     camera = scene.input_camera
     teacher = TeacherConfig.from_json(scene.provenance["model"]["teacher"])
-    cache = input_cache(view["image"], view["depth"], camera, teacher.edges)
+    first = Views(views.images[:1], views.depth[:1], camera)
+    cache = first.cache(teacher.edges)
+    assert isinstance(cache, DepthCache)
     alphas, error, count = [], 0.0, 0.0
+    still = scene.at(0.0)
     for path in paths:
         cameras: Cameras = load_clip(path).cameras
-        rendering = scene.render(cameras)
+        rendering = still.render(cameras)
         warped = render_cache(cache, cameras)
         mask = warped.masks[:, 0, None]
         difference = rendering.color.clamp(0, 1) - (warped.images[:, 0] / 2 + 0.5)
@@ -62,7 +63,7 @@ def evaluate_scene(folder: Path) -> dict[str, float | None]:
         alphas.append((rendering.alpha > 0.5).float().mean())
     timings = scene.provenance["timings"]
     numbers = {
-        "input_psnr": psnr(scene.render(camera).color[0], view["image"]),
+        "input_psnr": psnr(still.render(camera).color[0], views.images[0]),
         "coverage": torch.stack(alphas).mean().item(),
         "visible_psnr": -10 * math.log10(max(error / count, 1e-10)) if count else None,
         "seconds": round(sum(timings.values()), 3),
@@ -70,10 +71,10 @@ def evaluate_scene(folder: Path) -> dict[str, float | None]:
     }
     if scene.dynamic is None:
         return numbers
-    return numbers | follow_input(scene, VideoViews.load(folder / "clips/input.safetensors"))
+    return numbers | follow_input(scene, views)
 
 
-def follow_input(scene: Scene, views: VideoViews) -> dict[str, float | None]:
+def follow_input(scene: Scene, views: Views) -> dict[str, float | None]:
     """How a dynamic scene shows its video, at the input camera.
 
     Returns:
@@ -89,7 +90,8 @@ def follow_input(scene: Scene, views: VideoViews) -> dict[str, float | None]:
         [scene.at(i / (count - 1)).render(views.cameras[i : i + 1]).color[0] for i in range(count)]
     ).clamp(0, 1)
     frozen = torch.stack([scene.at(0.0).render(views.cameras[i : i + 1]).color[0] for i in range(count)]).clamp(0, 1)
-    moved = views.moving | views.moving[:1]
+    motion = views.moves()
+    moved = motion.moving | motion.moving[:1]
     later = [i for i in range(1, count) if bool(moved[i].any())]
 
     def moving(shown: Tensor) -> float | None:
@@ -98,7 +100,7 @@ def follow_input(scene: Scene, views: VideoViews) -> dict[str, float | None]:
         return sum(psnr(shown[i], views.images[i], moved[i][None]) for i in later) / len(later)
 
     def flicker(shown: Tensor) -> float | None:
-        still = shown.diff(dim=0).abs()[..., views.still]
+        still = shown.diff(dim=0).abs()[..., motion.still]
         return 255 * still.mean().item() if still.numel() else None
 
     each = [psnr(frames[i], views.images[i]) for i in range(count)]

@@ -1,6 +1,6 @@
 """A model on held-out worlds that move: one video from a still camera in, other cameras at all times out."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -8,19 +8,18 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from lyra.cache.warp import MAX_DEPTH
-from lyra.engine.video_synthesis import as_video, imagine_moving_clips, input_clip, prepare_moving_inputs
+from lyra.engine.engine import Engine
+from lyra.engine.paths import preset_paths
 from lyra.errors import LyraError, MissingExtraError
 from lyra.evaluation.moving_scores import MovingScores, MovingTruth, dynamic_baselines, film_truth
 from lyra.evaluation.perceptual import PerceptualDistance
+from lyra.evaluation.still_worlds import to_true_scale
 from lyra.files import save_image
+from lyra.files.videos import Video
 from lyra.geometry.cameras import Cameras, concatenate_cameras, intrinsics_from_fov
 from lyra.geometry.dynamic import DynamicGaussians
 from lyra.geometry.trajectories import TRAJECTORY_NAMES, draw_distance, trajectory_cameras
-from lyra.models.model import Model
 from lyra.rendering import render
-from lyra.student.moments import at_every_frame, decode_moments
-from lyra.views.video_views import VideoViews, estimate_video
 from lyra.worlds import INPUT_FOV, render_moving_world, sample_moving_world
 
 FIRST_HELD_OUT_SEED = 60_000
@@ -41,11 +40,11 @@ class DynamicOptions:
 
 
 @torch.no_grad()
-def evaluate_dynamic(model: Model, options: DynamicOptions = DynamicOptions(), report: Path | None = None) -> dict:
+def evaluate_dynamic(engine: Engine, options: DynamicOptions = DynamicOptions(), report: Path | None = None) -> dict:
     """Student, frozen scene and baselines on held-out moving worlds with true cameras at every time.
 
     Args:
-        model: All parts; a student of "cache" geometry.
+        engine: With all parts of a model; a student of "cache" geometry.
         options: How many worlds, which views and times.
         report: Folder for one picture a world: truth, student, frozen scene and cache, at the beginning, the middle
             and the end from the ends of two trajectories.
@@ -56,10 +55,10 @@ def evaluate_dynamic(model: Model, options: DynamicOptions = DynamicOptions(), r
     Raises:
         LyraError: the student's geometry is another.
     """
-    if model.decoder.config.geometry != "cache":
+    if engine.model.decoder.config.geometry != "cache":
         raise LyraError(
-            f"the student of model {model.config.name!r} makes one moment at a time and no scene that moves: give a "
-            "model with a student of cache geometry, like mini"
+            f"the student of model {engine.model.config.name!r} makes one moment at a time and no scene that moves: "
+            "give a model with a student of cache geometry, like mini"
         )
     try:
         judge = PerceptualDistance()
@@ -67,7 +66,7 @@ def evaluate_dynamic(model: Model, options: DynamicOptions = DynamicOptions(), r
         judge = None
     scores = MovingScores(judge)
     for index in tqdm(range(options.scenes), desc="moving worlds"):
-        truth, methods = show_moving_world(model, FIRST_HELD_OUT_SEED + index, options)
+        truth, methods = show_moving_world(engine, FIRST_HELD_OUT_SEED + index, options)
         scores.add(truth, methods)
         if report is not None:
             _report(truth, methods, options, report / f"{index:03d}.png")
@@ -75,10 +74,10 @@ def evaluate_dynamic(model: Model, options: DynamicOptions = DynamicOptions(), r
 
 
 def show_moving_world(
-    model: Model, seed: int, options: DynamicOptions
+    engine: Engine, seed: int, options: DynamicOptions
 ) -> tuple[MovingTruth, dict[str, Float[Tensor, "view 3 height width"]]]:
     """One world's true views, and every method's picture of them."""
-    teacher = model.config.teacher
+    teacher = engine.config
     world = sample_moving_world(seed)
     lens = intrinsics_from_fov(INPUT_FOV, teacher.height, teacher.width)
     count = teacher.frames
@@ -87,9 +86,11 @@ def show_moving_world(
     color, true_depth, _ = render_moving_world(world, still, times)
     # As a file would give it.
     frames = (color * 255).round() / 255
-    views, _ = estimate_video(model.depth, as_video(frames, (count - 1) / teacher.fps), INPUT_FOV)
-    views = _to_true_scale(views, true_depth[0])
-    dynamic = decode_views(model, views, options.seed)
+    views, _ = engine.views(Video.of(frames, (count - 1) / teacher.fps), fov=INPUT_FOV)
+    views = to_true_scale(views, true_depth[0])
+    paths = preset_paths(options.seed, count, teacher.height, teacher.width)
+    dynamic = engine.decode(engine.imagine(views, paths, options.seed, quiet=True), views)
+    assert isinstance(dynamic, DynamicGaussians)
     cameras, seen = choose_views(options, lens, teacher.frames, teacher.height, teacher.width)
     truth = film_truth(world, cameras, seen)
     first = dynamic.moment(0)
@@ -101,15 +102,6 @@ def show_moving_world(
         **dynamic_baselines(frames, views.depth, still[:1], cameras, seen),
     }
     return truth, methods
-
-
-def decode_views(model: Model, views: VideoViews, seed: int) -> DynamicGaussians:
-    """Teacher and student on the views of a video."""
-    clips = (input_clip(model, views), *imagine_moving_clips(model, views, seed))
-    decoder = at_every_frame(model.decoder, model.tokenizer.spec.temporal)
-    edges = model.config.teacher.edges
-    inputs, source = prepare_moving_inputs(clips, views, model.tokenizer, decoder.config, edges)
-    return decode_moments(decoder, inputs, source, model.tokenizer, views.seconds)
 
 
 def choose_views(
@@ -124,21 +116,6 @@ def choose_views(
         cameras += [path[i : i + 1] for i in options.on_path] + [path[end : end + 1]] * len(options.at_end)
         times += [i / (frames - 1) for i in options.on_path] + list(options.at_end)
     return concatenate_cameras(cameras), torch.tensor(times)
-
-
-def _to_true_scale(views: VideoViews, true_depth: Float[Tensor, "height width"]) -> VideoViews:
-    """Depths by the ratio of the first view's medians, as in ``evaluate worlds``."""
-
-    def middle(depth: Tensor) -> Tensor:
-        return depth[depth < 0.99 * MAX_DEPTH].median()
-
-    factor = middle(true_depth) / middle(views.depth[0])
-    far = 0.99 * MAX_DEPTH
-
-    def scaled(depth: Tensor) -> Tensor:
-        return torch.where(depth < far, depth * factor, depth)
-
-    return replace(views, depth=scaled(views.depth), backdrop_depth=scaled(views.backdrop_depth))
 
 
 def _report(

@@ -10,10 +10,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lyra.cache.warp import MAX_DEPTH, build_cache, render_cache
+from lyra.cache.warp import build_cache, render_cache
 from lyra.evaluation.metrics import psnr, ssim
 from lyra.evaluation.perceptual import PerceptualDistance
-from lyra.geometry.cameras import Cameras, invert_rigid, pixel_rays, z_depth_factor
+from lyra.geometry.cameras import Cameras, look_up, pixel_rays, project, z_depth_factor
+from lyra.geometry.sky import MAX_DEPTH, is_sky
 
 VISIBLE_TOLERANCE = 0.03
 """A point of a new view is visible in the input where their depths there differ by less than this share."""
@@ -38,14 +39,9 @@ def visible_from(
     """Which pixels of new views the input view sees, by true z-depth of both."""
     origins, directions = pixel_rays(cameras)
     world = origins + directions * (depth * z_depth_factor(cameras))[..., None]
-    transform = invert_rigid(input_camera.camera_to_world[0])
-    x, y, z = (world @ transform[:3, :3].mT + transform[:3, 3]).unbind(-1)
-    fx, fy, cx, cy = input_camera.intrinsics[0].tolist()
-    u, v = fx * x / z.clamp(min=1e-6) + cx, fy * y / z.clamp(min=1e-6) + cy
-    height, width = input_depth.shape
-    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height) & (z > 0)
-    there = input_depth[v.long().clamp(0, height - 1), u.long().clamp(0, width - 1)]
-    return inside & ((there - z).abs() < VISIBLE_TOLERANCE * z)
+    u, v, z = (values.reshape(depth.shape) for values in project(world.reshape(-1, 3), input_camera))
+    inside, pixel = look_up(u, v, z, *input_depth.shape)
+    return inside & ((input_depth[pixel] - z).abs() < VISIBLE_TOLERANCE * z)
 
 
 def repeat_input(image: Float[Tensor, "3 height width"], cameras: Cameras) -> Float[Tensor, "view 3 height width"]:
@@ -98,7 +94,7 @@ def baselines(
 ) -> dict[str, Float[Tensor, "view 3 height width"]]:
     """What needs no generative model: the cache with its holes filled in two ways, a plane, the input repeated."""
     warped, covered = warp_input(image, depth, input_camera, cameras)
-    solid = depth[depth < 0.99 * MAX_DEPTH]
+    solid = depth[~is_sky(depth)]
     plane = torch.full_like(depth, solid.median().item() if len(solid) else MAX_DEPTH)
     flat, flat_covered = warp_input(image, plane, input_camera, cameras)
     return {

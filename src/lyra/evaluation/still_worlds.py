@@ -1,6 +1,6 @@
 """A model on held-out worlds: one picture in, all six trajectories out, compared with the true pictures."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -8,19 +8,19 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from lyra.cache.warp import MAX_DEPTH
-from lyra.depth import scene_depth
-from lyra.engine.synthesis import imagine_clip, input_cache
+from lyra.engine.engine import Engine
+from lyra.engine.paths import preset_paths
 from lyra.errors import MissingExtraError
 from lyra.evaluation.perceptual import PerceptualDistance
 from lyra.evaluation.scores import Scores, TrueViews, baselines, visible_from
 from lyra.files import save_image
-from lyra.files.clips import Clip
+from lyra.files.photos import Photo
 from lyra.geometry.cameras import Cameras, concatenate_cameras, intrinsics_from_fov
+from lyra.geometry.gaussians import Gaussians
+from lyra.geometry.sky import is_sky
 from lyra.geometry.trajectories import TRAJECTORY_NAMES
-from lyra.models.model import Model
 from lyra.rendering import render
-from lyra.student import decode_scene, prepare_student_inputs
+from lyra.views.views import Views
 from lyra.worlds import render_world, sample_world
 from lyra.worlds.world import INPUT_FOV
 
@@ -40,11 +40,11 @@ class WorldsOptions:
 
 
 @torch.no_grad()
-def evaluate_worlds(model: Model, options: WorldsOptions = WorldsOptions(), report: Path | None = None) -> dict:
+def evaluate_worlds(engine: Engine, options: WorldsOptions = WorldsOptions(), report: Path | None = None) -> dict:
     """Student, teacher and baselines on held-out worlds.
 
     Args:
-        model: All parts.
+        engine: With all parts of a model.
         options: How many worlds and views.
         report: Folder for one picture a world: truth, student, teacher and cache at the trajectories' ends.
 
@@ -57,7 +57,7 @@ def evaluate_worlds(model: Model, options: WorldsOptions = WorldsOptions(), repo
         judge = None
     scores = Scores(judge)
     for index in tqdm(range(options.scenes), desc="worlds"):
-        truth, methods = show_world(model, FIRST_HELD_OUT_SEED + index, options)
+        truth, methods = show_world(engine, FIRST_HELD_OUT_SEED + index, options)
         scores.add(truth, methods)
         if report is not None:
             last = len(truth.color) // len(TRAJECTORY_NAMES)
@@ -69,48 +69,43 @@ def evaluate_worlds(model: Model, options: WorldsOptions = WorldsOptions(), repo
 
 
 def show_world(
-    model: Model, seed: int, options: WorldsOptions
+    engine: Engine, seed: int, options: WorldsOptions
 ) -> tuple[TrueViews, dict[str, Float[Tensor, "view 3 height width"]]]:
     """One world's true views, and every method's picture of them."""
-    teacher = model.config.teacher
+    teacher = engine.config
     world = sample_world(seed)
     intrinsics = intrinsics_from_fov(INPUT_FOV, teacher.height, teacher.width)
     camera = Cameras(torch.eye(4)[None], intrinsics[None], teacher.height, teacher.width)
     color, true_depth = render_world(world, camera)
     image = color[0]
-    solid = true_depth[0] < 0.99 * MAX_DEPTH
-    predicted = scene_depth(model.depth.predict(image))
-    known = predicted < 0.99 * MAX_DEPTH
-    ratio = true_depth[0][solid].median() / predicted[known].median()
-    depth = torch.where(known, predicted * ratio, predicted)
-
-    clips = [imagine_clip(model, image, depth, intrinsics, name, options.seed) for name in TRAJECTORY_NAMES]
+    views, _ = engine.views([Photo.of(image)], fov=INPUT_FOV)
+    views = to_true_scale(views, true_depth[0])
+    paths = preset_paths(options.seed, teacher.frames, teacher.height, teacher.width)
+    [clips] = engine.imagine(views, paths, options.seed, quiet=True)
     picks = list(range(options.stride, teacher.frames, options.stride))
     cameras = concatenate_cameras([clip.cameras[picks] for clip in clips])
-    views, depths = render_world(world, cameras)
-    truth = TrueViews(views, cameras, visible_from(true_depth[0], camera, depths, cameras))
+    colors, depths = render_world(world, cameras)
+    truth = TrueViews(colors, cameras, visible_from(true_depth[0], camera, depths, cameras))
+    gaussians = engine.decode([clips], views)
+    assert isinstance(gaussians, Gaussians)
     methods = {
-        "student": show_student(model, image, depth, clips, cameras),
-        "teacher": torch.cat([decode_clip(model, clip)[picks] for clip in clips]),
-        **baselines(image, depth, camera, cameras),
+        "student": render(gaussians, cameras).color.clamp(0, 1),
+        "teacher": torch.cat([engine.frames(clip)[picks] for clip in clips]),
+        **baselines(image, views.depth[0], camera, cameras),
     }
     return truth, methods
 
 
-def show_student(
-    model: Model,
-    image: Float[Tensor, "3 height width"],
-    depth: Float[Tensor, "height width"],
-    clips: list[Clip],
-    cameras: Cameras,
-) -> Float[Tensor, "view 3 height width"]:
-    """Renders the student's Gaussians of some clips."""
-    cache = input_cache(image, depth, clips[0].cameras[:1], model.config.teacher.edges)
-    inputs = prepare_student_inputs(clips, model.tokenizer, model.decoder.config, cache)
-    return render(decode_scene(model.decoder, inputs), cameras).color.clamp(0, 1)
+def to_true_scale(views: Views, true_depth: Float[Tensor, "height width"]) -> Views:
+    """Depths by the ratio of the first view's medians, which all methods share."""
 
+    def middle(depth: Tensor) -> Tensor:
+        return depth[~is_sky(depth)].median()
 
-def decode_clip(model: Model, clip: Clip) -> Float[Tensor, "time 3 height width"]:
-    """A clip's frames in [0, 1]."""
-    video = model.tokenizer.decode(model.tokenizer.denormalize(clip.latents[None]))[0]
-    return (video.movedim(1, 0) / 2 + 0.5).clamp(0, 1)
+    factor = middle(true_depth) / middle(views.depth[0])
+
+    def scaled(depth: Tensor) -> Tensor:
+        return torch.where(is_sky(depth), depth, depth * factor)
+
+    motion = views.motion and replace(views.motion, backdrop_depth=scaled(views.motion.backdrop_depth))
+    return replace(views, depth=scaled(views.depth), motion=motion)

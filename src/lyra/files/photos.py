@@ -80,6 +80,12 @@ class Photo:
     notes: tuple[str, ...]
     """What a user may want to know, one sentence each."""
 
+    @classmethod
+    def of(cls, image: Float[Tensor, "3 height width"]) -> "Photo":
+        """A picture in [0, 1] as if it had been read from a file."""
+        height, width = image.shape[1:]
+        return cls(image, None, (width, height), (0, 0, width, height), "", ())
+
 
 def load_photo(path: Path, height: int, width: int) -> Photo:
     """Reads a photo and brings it to ``height`` x ``width`` pixels.

@@ -50,6 +50,12 @@ class Video:
     notes: tuple[str, ...]
     """What a user may want to know, one sentence each."""
 
+    @classmethod
+    def of(cls, frames: Float[Tensor, "time 3 height width"], seconds: float) -> "Video":
+        """Frames in [0, 1] as if they had been read from a file."""
+        height, width = frames.shape[2:]
+        return cls(frames, seconds, (width, height), (0, 0, width, height), "", None, ())
+
 
 def load_video(
     path: Path, height: int, width: int, frames: int | Callable[[float], int], cameras: Path | None = None

@@ -1,123 +1,241 @@
-"""Photo to scene: the one place that sees the whole chain.
+"""From an input to a scene and its files: the one place that sees the whole chain.
 
-    photo or text -> depth -> cache -> teacher, along every path -> latents -> student -> Gaussians -> files
+    photo, text or video -> views (depth, cache) -> clips along every path -> Gaussians -> files
 
 Each finished clip is on disk before the next begins, so an interrupted run goes on from there and ends the same.
 """
 
-from collections.abc import Sequence
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from lyra.device.memory import Placement
-from lyra.device.ranks import join_ranks
-from lyra.engine.filming import film_paths
-from lyra.engine.synthesis import input_cache
-from lyra.errors import LyraError
-from lyra.files import save_image
-from lyra.files.clips import Clip
+from lyra.depth import DepthEstimator
+from lyra.device.memory import DeviceOptions, peak_memory_mb, quantize
+from lyra.device.ranks import Ranks, join_ranks
+from lyra.engine.engine import Engine
+from lyra.engine.shots import Shelf
+from lyra.files import save_image, write_atomically
+from lyra.files.moving_splats import save_4dgs
 from lyra.files.photos import Photo, load_photo
+from lyra.files.videos import Video
+from lyra.generate.decisions import Decisions, decide
+from lyra.generate.options import GenerateOptions
 from lyra.generate.run_folder import prepare_folder
-from lyra.generate.runs import (
-    Decisions,
-    GenerateOptions,
-    Timings,
-    choose_depth,
-    decide,
-    describe_photos,
-    describe_run,
-    make_film,
-)
-from lyra.generate.video_pipeline import generate_from_video
-from lyra.geometry.gaussians import Gaussians
+from lyra.geometry.dynamic import DynamicGaussians
+from lyra.geometry.trajectories import TRAJECTORY_NAMES, TrajectoryName, draw_distance
 from lyra.models.model import Model
-from lyra.scene.film import write_fly_through
+from lyra.models.text import embed_texts
+from lyra.scene.film import write_bullet, write_fly_through
 from lyra.scene.scene import Scene
-from lyra.student import decode_scene, prepare_student_inputs
+from lyra.teacher import VideoTeacher
 from lyra.teacher.first_image import DEFAULT_IMAGE_MODEL, ImageModel, draw_first_image
-from lyra.tokenizer.tiling import place_tokenizer
 from lyra.viewer.page import write_viewer
-from lyra.views.photos_views import InputViews, estimate_views
+from lyra.views.views import Views
+
+VIEWS, LENS = "clips/input.safetensors", "clips/input.json"
+"""What depth estimation found, and the lens."""
 
 
-def generate(model: Model, photo_path: Path | None, out: Path, options: GenerateOptions) -> Scene:
-    """Turns a photo, several posed photos, a text or a video into a scene and writes all of its files to ``out``.
-
-    Under ``torchrun`` the processes share the trajectories; all return the scene.
+def generate(model: Model, source: Path | None, out: Path | None, options: GenerateOptions) -> Scene:
+    """Turns a photo, several posed photos, a text or a video into a scene and, where asked to, its files.
 
     Args:
         model: From :func:`lyra.load`.
-        photo_path: Any image file that Pillow reads, any video that FFmpeg decodes, or a ``transforms.json`` of posed
+        source: Any image file that Pillow reads, any video that FFmpeg decodes, or a ``transforms.json`` of posed
             photos; None to begin with the prompt.
-        out: Folder of the scene; see the README for what it will hold.
+        out: Folder of the scene, see the README for what it will hold; None for a scene in memory.
         options: Seed, trajectories and so on.
 
     Raises:
         LyraError: the input, the folder, the model or the machine will not do; nothing half-written is left.
     """
-    ranks, timings = join_ranks(), Timings()
-    decided = decide(model, photo_path, options, ranks)
+    ranks, timings = join_ranks() if options.spread else Ranks(), Timings()
+    if out is None and ranks.world > 1:
+        raise ValueError("processes share a scene through its folder: give one")
+    decided = decide(model, source, options, ranks, files=out is not None)
     estimator = choose_depth(model, options.depth, decided.placement.device)
-    if ranks.first:
+    if out is not None and ranks.first:
         prepare_folder(out, decided.identity, options.resume)
-    if decided.video is not None and photo_path is not None:
-        return generate_from_video(model, photo_path, out, decided, estimator, options, ranks)
-    photos, fov = decided.photos, {}
-    if ranks.first:
-        if not photos:
-            with timings.stage("first image"):
-                photos = [make_photo(out / "clips/photo.png", decided, options)]
-        with timings.stage("depth"):
-            views, fov = estimate_views(estimator, photos, decided.cameras, options.fov)
-            views.save(out / "clips/input.safetensors")
-    ranks.wait()
-    views = InputViews.load(out / "clips/input.safetensors")
-    with timings.stage("teacher"):
-        film = make_film(model, estimator, decided, options, out / "clips")
-        clips = film_paths(film, views, decided.paths, ranks)
-    if not ranks.first:
+    engine = Engine(
+        model,
+        placement=decided.placement,
+        config=decided.config,
+        depth=estimator,
+        guardrail=decided.guardrail,
+        ranks=ranks,
+    )
+    with engine:
+        found = see(engine, decided, out, options, timings)
+        with timings.stage("teacher"):
+            engine.teacher = place_teacher(model, decided, options)
+            shelf = Shelf(None if out is None else out / "clips", decided.config.fps)
+            chunks = engine.imagine(found.views, decided.paths, options.seed, shelf)
+        if out is not None and not ranks.first:
+            ranks.wait()
+            return Scene.load(out)
+        with timings.stage("student"):
+            gaussians = engine.decode(chunks, found.views)
+    scene = Scene.of(gaussians, found.views.cameras[:1])
+    if out is not None:
+        with timings.stage("files"):
+            write_files(scene, out, source.stem if source is not None else options.text.prompt[:60])
+    scene = scene.told({**describe_run(decided, options, timings), **describe_input(source, decided, found, scene)})
+    if out is not None:
+        scene.save(out)
         ranks.wait()
-        return Scene.load(out)
-    with timings.stage("student"):
-        scene = Scene(decode_clips(model, clips, views, decided.placement), clips[0].cameras[:1])
-    with timings.stage("files"):
-        title = photo_path.stem if photo_path is not None else options.text.prompt[:60]
-        write_fly_through(scene, out / "scene.mp4")
-        write_viewer(scene.gaussians, out / "index.html", scene.input_camera, title=title)
-    provenance = {
-        **describe_run(decided, options, timings),
-        "input": describe_photos(photo_path, photos),
-        "fov": fov,
-        "gaussians": len(scene.gaussians),
-    }
-    scene = Scene(scene.gaussians, scene.input_camera, provenance)
-    scene.save(out)
-    ranks.wait()
     return scene
 
 
-def make_photo(path: Path, decided: Decisions, options: GenerateOptions) -> Photo:
+@dataclass(frozen=True)
+class Seen:
+    """What a run found in its input."""
+
+    views: Views
+    fov: dict[str, Any]
+    """Degrees, and the source they came from."""
+    photos: Sequence[Photo]
+    """Empty of a video."""
+
+
+def see(engine: Engine, decided: Decisions, out: Path | None, options: GenerateOptions, timings: "Timings") -> Seen:
+    """The input's views: estimated once, and read again by a run that goes on and by other processes."""
+    photos = decided.photos
+    if not photos and decided.video is None and engine.ranks.first:
+        with timings.stage("first image"):
+            photos = [first_photo(decided, options, out)]
+    ready = out is not None and options.resume and (out / VIEWS).is_file() and (out / LENS).is_file()
+    if engine.ranks.first and not ready:
+        with timings.stage("depth"):
+            views, fov = engine.views(decided.video or photos, decided.cameras, options.fov)
+        if out is None:
+            return Seen(views, fov, photos)
+        with write_atomically(out / LENS) as path:
+            path.write_text(json.dumps(fov) + "\n")
+        views.save(out / VIEWS)
+    engine.ranks.wait()
+    assert out is not None
+    return Seen(Views.load(out / VIEWS), json.loads((out / LENS).read_text()), photos)
+
+
+def first_photo(decided: Decisions, options: GenerateOptions, out: Path | None) -> Photo:
     """The first image from the prompt, from disk where an interrupted run has left it."""
     config, device = decided.config, decided.placement.device
-    if not path.exists():
-        source = options.text.text_to_image
-        image_model = DEFAULT_IMAGE_MODEL if source is None else ImageModel(source)
-        image = draw_first_image(options.text.prompt, image_model, config.height, config.width, options.seed, device)
-        save_image(image, path)
-    return load_photo(path, config.height, config.width)
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "photo.png" if out is None else out / "clips/photo.png"
+        if not path.exists():
+            source, prompt = options.text.text_to_image, options.text.prompt
+            image_model = DEFAULT_IMAGE_MODEL if source is None else ImageModel(source)
+            image = draw_first_image(prompt, image_model, config.height, config.width, options.seed, device)
+            save_image(image, path)
+        return load_photo(path, config.height, config.width)
 
 
-def decode_clips(model: Model, clips: Sequence[Clip], views: InputViews, placement: Placement) -> Gaussians:
-    """The student's one pass over all clips.
+def write_files(scene: Scene, out: Path, title: str) -> None:
+    """Films, the page and, of a dynamic scene, all moments in one file for other players.
 
     Raises:
-        LyraError: its values are not finite.
+        LyraError: a disk is full.
     """
-    tokenizer = place_tokenizer(model.tokenizer, placement)
-    edges = model.config.teacher.edges
-    cache = input_cache(views.images[0], views.depth[0], clips[0].cameras[:1], edges)
-    inputs = prepare_student_inputs(clips, tokenizer, model.decoder.config, cache)
-    with placement.hosting(model.decoder):
-        gaussians = decode_scene(model.decoder, inputs.to(placement.device)).to("cpu")
-    if not all(bool(getattr(gaussians, name).isfinite().all()) for name in ("means", "scales", "colors")):
-        raise LyraError("the student made values that are not finite: is the model folder damaged?")
-    return gaussians
+    write_fly_through(scene, out / "scene.mp4")
+    if scene.dynamic is not None:
+        write_bullet(scene, out / "bullet.mp4")
+        save_4dgs(scene.dynamic, out / "scene.4dgs", scene.input_camera)
+    write_viewer(scene.dynamic or scene.gaussians, out / "index.html", scene.input_camera, title=title)
+
+
+def choose_depth(model: Model, choice: str, device: str) -> DepthEstimator:
+    """The depth estimator of a run: the model's own where it has one, else Depth Anything.
+
+    Raises:
+        LyraError: there is no such estimator.
+    """
+    if choice == "model" or (choice == "auto" and "depth" in model.parts):
+        model.require("depth")
+        return model.depth
+    from lyra.depth.pretrained import load_depth_estimator
+
+    return load_depth_estimator("depth-anything" if choice == "auto" else choice, device)
+
+
+def place_teacher(model: Model, decided: Decisions, options: GenerateOptions) -> VideoTeacher:
+    """The teacher, ready to imagine: with the prompt read and the network in its final form."""
+    if options.teacher is not None:
+        return _place_wan(model, options.teacher, decided, options)
+    teacher = model.teacher
+    teacher.config, teacher.placement = decided.config, decided.placement
+    if options.text.prompt and options.text.text_encoder is not None:
+        teacher.text = embed_texts(options.text.text_encoder, [options.text.prompt], decided.placement.device)[0]
+    _finish_network(teacher.transformer, options.device)
+    return teacher
+
+
+def _place_wan(model: Model, source: str, decided: Decisions, options: GenerateOptions) -> VideoTeacher:
+    from lyra.teacher.wan import WanSampling, load_wan_teacher
+
+    sampling = WanSampling() if options.steps is None else WanSampling(steps=options.steps)
+    config, placement = decided.config, decided.placement
+    teacher = load_wan_teacher(source, model.tokenizer, config, placement, options.text.prompt, sampling)
+    _finish_network(teacher.pipeline.transformer, options.device)
+    return teacher
+
+
+def _finish_network(transformer: Any, wish: DeviceOptions) -> None:
+    if wish.eight_bit and not getattr(transformer, "is_eight_bit", False):
+        quantize(transformer)
+        transformer.is_eight_bit = True
+    if wish.compile:
+        transformer.compile()
+
+
+@dataclass
+class Timings:
+    """Seconds by stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Times a stage; a stage that is entered again adds to its time."""
+        began = time.monotonic()
+        yield
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - began, 3)
+
+
+def describe_run(decided: Decisions, options: GenerateOptions, timings: Timings) -> dict[str, Any]:
+    """What ``scene.json`` says of a run, its input and its result apart."""
+    names = [path.name for path in decided.paths]
+    presets: list[TrajectoryName] = [name for name in TRAJECTORY_NAMES if names.count(name)]
+    return {
+        **decided.identity,
+        "distances": {name: draw_distance(name, options.seed, options.movement) for name in presets},
+        "timings": timings.seconds,
+        "peak_memory_mb": peak_memory_mb(),
+        "packages": {name: version(name) for name in ("lyra", "torch", "diffusers", "numpy")},
+    }
+
+
+def describe_input(source: Path | None, decided: Decisions, found: Seen, scene: Scene) -> dict[str, Any]:
+    """What ``scene.json`` says of the input, and of how much was made of it."""
+    count: Any = len(scene.gaussians)
+    if scene.dynamic is not None:
+        dynamic: DynamicGaussians = scene.dynamic
+        count = {"static": len(dynamic.static), "moments": [len(moment) for moment in dynamic.moments]}
+    picture: Video | Photo = decided.video or found.photos[0]
+    told = {
+        "name": None if source is None else source.name,
+        "sha256": picture.sha256,
+        "size": picture.source_size,
+        "crop": picture.crop,
+        "notes": picture.notes,
+    }
+    if isinstance(picture, Video):
+        told |= {"seconds": picture.seconds, "frames": len(picture.frames)}
+    else:
+        told |= {"photos": len(found.photos)}
+    return {"input": told, "fov": found.fov, "gaussians": count}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -117,6 +117,36 @@ def pixel_rays(
     directions = directions / directions.norm(dim=-1, keepdim=True)
     origins = cameras.centers[..., None, None, :].expand_as(directions)
     return origins, directions
+
+
+def project(
+    points: Float[Tensor, "point 3"], cameras: Cameras
+) -> tuple[Float[Tensor, "view point"], Float[Tensor, "view point"], Float[Tensor, "view point"]]:
+    """Where world points lie in pictures.
+
+    Args:
+        points: In the cameras' world.
+        cameras: One view axis.
+
+    Returns:
+        u (right) and v (down) in pixels and z-depth in scene units; only meaningful where z is positive.
+
+    Source: ``project_points`` of GEN3C, whose small constant keeps points in the camera's plane finite.
+    """
+    transform = cameras.world_to_camera
+    local = torch.einsum("tij,nj->tni", transform[:, :3, :3], points) + transform[:, None, :3, 3]
+    x, y, z = local.unbind(-1)
+    fx, fy, cx, cy = cameras.intrinsics[:, None, :].unbind(-1)
+    return (fx * x + cx * z) / (z + 1e-7), (fy * y + cy * z) / (z + 1e-7), z
+
+
+def look_up(
+    u: Float[Tensor, "*point"], v: Float[Tensor, "*point"], z: Float[Tensor, "*point"], height: int, width: int
+) -> tuple[Bool[Tensor, "*point"], tuple[Int[Tensor, "*point"], Int[Tensor, "*point"]]]:
+    """Which projected points are inside a picture, and the row and column of the pixel that they fall on."""
+    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height) & (z > 0)
+    row, column = (torch.where(inside, value, 0).long() for value in (v, u))
+    return inside, (row, column)
 
 
 def plucker_map(cameras: Cameras) -> Float[Tensor, "*batch 6 height width"]:

@@ -71,6 +71,11 @@ class DynamicGaussians:
             return DynamicGaussians(self.static, kept, torch.zeros(1), self.seconds)
         return DynamicGaussians(self.static, kept, (times - times[0]) / span, self.seconds * span)
 
+    def to(self, target: torch.device | str) -> "DynamicGaussians":
+        """The same on another device."""
+        moved = self.map(lambda part: part.to(target))
+        return replace(moved, times=self.times.to(target))
+
     def map(self, function: Callable[[Gaussians], Gaussians]) -> "DynamicGaussians":
         """Applies a function to what stays and to every moment."""
         return replace(self, static=function(self.static), moments=tuple(function(part) for part in self.moments))

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from lyra.device.memory import (
-    MemoryWish,
+    DeviceOptions,
     Needs,
     NetworkSizes,
     Placement,
@@ -21,10 +21,11 @@ from lyra.device.memory import (
     stored_numbers,
     weight_bytes,
 )
-from lyra.device.ranks import join_ranks
+from lyra.device.ranks import Ranks
 from lyra.errors import LyraError
 from lyra.models.folder import read_config
-from lyra.models.model import BUNDLED, Model, load
+from lyra.models.loading import find_folder, load
+from lyra.models.model import Model
 from lyra.models.text import add_standard_text
 from lyra.teacher import TeacherConfig
 
@@ -108,7 +109,7 @@ def _sizes(
     )
 
 
-def check_folder(folder: Path, wish: MemoryWish, clips: int) -> Placement:
+def check_folder(folder: Path, wish: DeviceOptions, clips: int) -> Placement:
     """Refuses a model that will not fit, before any of it is loaded.
 
     Raises:
@@ -120,16 +121,16 @@ def check_folder(folder: Path, wish: MemoryWish, clips: int) -> Placement:
     return plan(needs, find_memory(wish.device), wish, clips)
 
 
-def load_checked(name: str, wish: MemoryWish, clips: int, text_encoder: str | None = None) -> Model:
+def load_checked(
+    name: str, wish: DeviceOptions, clips: int, text_encoder: str | None = None, ranks: Ranks | None = None
+) -> Model:
     """Loads a model after a look at what it takes; a folder without ``text/`` gets it from a text encoder first.
 
     Raises:
         LyraError: as ``lyra.load``, or it will not fit.
     """
-    bundled = BUNDLED / name
-    folder = bundled if (bundled / "lyra.json").is_file() else Path(name)
+    folder, ranks = find_folder(name), ranks or Ranks()
     if (folder / "lyra.json").is_file():
-        ranks = join_ranks()
         placement = check_folder(folder, wish, clips)
         if text_encoder is not None and ranks.first and add_standard_text(folder, text_encoder, placement.device):
             print(

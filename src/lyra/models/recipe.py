@@ -6,10 +6,12 @@ import torch
 from diffusers import CosmosTransformer3DModel, EDMEulerScheduler
 
 from lyra.depth import DepthNet, DepthNetConfig
-from lyra.models.model import Model, ModelConfig
+from lyra.models.folder import ModelConfig
+from lyra.models.model import Model
 from lyra.student.decoder import DecoderConfig, GaussianDecoder
 from lyra.teacher import TeacherConfig
-from lyra.tokenizer.tokenizer import LatentSpec, LinearTokenizer
+from lyra.tokenizer.linear import LinearTokenizer
+from lyra.tokenizer.tokenizer import LatentSpec
 
 LICENCE = "Apache-2.0"
 

@@ -5,7 +5,7 @@ import torch
 from lyra.geometry.trajectories import noise_generator
 from lyra.models.model import Model
 from lyra.models.recipe import SMOKE, create_model
-from lyra.tokenizer.tokenizer import LinearTokenizer, fit_linear_tokenizer
+from lyra.tokenizer.linear import LinearTokenizer, fit_linear_tokenizer
 
 
 def build_smoke_model() -> Model:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from lyra.device.memory import find_device
 from lyra.errors import LyraError
 from lyra.files import load_cameras, save_video
 from lyra.geometry.cameras import Cameras
@@ -51,7 +52,14 @@ _WHOLE = TimeOptions()
 
 
 def render_video(
-    scene_path: Path, out: Path, cameras: str, frames: int, size: int, fps: int = 24, times: TimeOptions = _WHOLE
+    scene_path: Path,
+    out: Path,
+    cameras: str,
+    frames: int,
+    size: int,
+    fps: int = 24,
+    times: TimeOptions = _WHOLE,
+    device: str = "auto",
 ) -> None:
     """Renders a scene folder or PLY along ``cameras`` to an mp4 file whose shorter side is ``size`` pixels.
 
@@ -62,7 +70,7 @@ def render_video(
         raise LyraError("a video needs at least 2 frames and a size of 16 to 4096 pixels")
     if fps < 1:
         raise LyraError(f"{fps} frames a second: give at least 1")
-    scene = Scene.load(scene_path)
+    scene = Scene.load(scene_path).to(find_device(device))
     path = choose_cameras(scene, cameras, frames, size)
     save_video(film_scene(scene, path, times.over(len(path))), out, fps=fps)
 
@@ -97,5 +105,6 @@ def film_scene(
 
     Each is drawn when it is asked for, since memory may not hold a large film.
     """
+    cameras = cameras.to(scene.gaussians.means.device)
     for i in tqdm(range(len(cameras)), desc="film", unit="frame", mininterval=0.5):
-        yield scene.at(float(times[i])).render(cameras[i : i + 1]).color[0].clamp(0, 1)
+        yield scene.at(float(times[i])).render(cameras[i : i + 1]).color[0].clamp(0, 1).cpu()

@@ -39,6 +39,24 @@ class Scene:
     """All moments of a scene that moves; ``gaussians`` are its first moment's."""
 
     @classmethod
+    def of(cls, gaussians: Gaussians | DynamicGaussians, input_camera: Cameras) -> "Scene":
+        """A scene of what a student made, still or dynamic."""
+        if isinstance(gaussians, DynamicGaussians):
+            return cls.of_moments(gaussians, input_camera)
+        return cls(gaussians, input_camera)
+
+    def told(self, provenance: dict[str, Any]) -> "Scene":
+        """The same scene with its provenance."""
+        return replace(self, provenance=provenance)
+
+    def to(self, target: torch.device | str) -> "Scene":
+        """The same scene on another device."""
+        dynamic = None if self.dynamic is None else self.dynamic.to(target)
+        return replace(
+            self, gaussians=self.gaussians.to(target), input_camera=self.input_camera.to(target), dynamic=dynamic
+        )
+
+    @classmethod
     def of_moments(
         cls, dynamic: DynamicGaussians, input_camera: Cameras, provenance: dict[str, Any] | None = None
     ) -> "Scene":
@@ -75,8 +93,23 @@ class Scene:
             return replace(self, gaussians=crop(self.gaussians, low, high))
         return Scene.of_moments(self.dynamic.crop(low, high), self.input_camera, self.provenance)
 
-    def render(self, cameras: Cameras, background: Float[Tensor, "3"] | None = None) -> Rendering:
-        """Color, depth and alpha at some cameras; see :func:`lyra.rendering.render`."""
+    def render(
+        self, cameras: Cameras, background: Float[Tensor, "3"] | None = None, time: float | None = None
+    ) -> Rendering:
+        """Color, depth and alpha at some cameras; see :func:`lyra.rendering.render`.
+
+        Args:
+            cameras: One view axis, on the scene's device.
+            background: sRGB behind the scene, white if none is given.
+            time: Of a dynamic scene: the moment that is shown, in [0, 1].
+
+        Raises:
+            LyraError: the scene is dynamic and there is no time, or the time is outside.
+        """
+        if self.dynamic is not None:
+            if time is None:
+                raise LyraError("the scene moves: say which moment, scene.render(cameras, time=0.0), or take scene.at")
+            return render(self.dynamic.at(time), cameras, background)
         return render(self.gaussians, cameras, background)
 
     def save(self, folder: Path | str) -> None:

@@ -119,7 +119,7 @@ class StudentInputs:
     """Rays on the grid of the Gaussians."""
     ray_directions: Float[Tensor, "batch view time height width 3"]
     """Unit length."""
-    pixel_angle: Float[Tensor, "batch view"]
+    pixel_angle: Float[Tensor, "batch view time"]
     """Side of one Gaussian's cell at distance 1."""
     base: BaseSurface | None = None
     times: Float[Tensor, "target channel latent_time_plus_one latent_height latent_width"] | None = None
@@ -386,7 +386,7 @@ def activate_cache(
         raise ValueError("this decoder corrects the cache's depth, but the inputs have no base surface")
     distance, color, scale, rotation, opacity = _split(raw)
     reach = (base.distance[..., None].log() + distance).exp().clamp(config.near, config.far)
-    footprint = reach * inputs.pixel_angle[:, :, None, None, None, None]
+    footprint = reach * inputs.pixel_angle[..., None, None, None]
     axes, cosine = lie_on_surface(base.normals, inputs.ray_directions)
     stretch = 1 / cosine.clamp(min=1 / config.max_stretch)
     lying = torch.stack([stretch, torch.ones_like(stretch), torch.ones_like(stretch)], dim=-1)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lyra.cache.warp import (
     FAR_BIAS,
+    CacheViews,
     DepthCache,
     MovingCache,
     fill_holes,
@@ -99,7 +100,7 @@ def prepare_student_inputs(
         plucker=torch.cat([_encode_plucker(view, tokenizer) for view in cameras])[None],
         ray_origins=torch.stack([origins for origins, _ in rays])[None],
         ray_directions=torch.stack([directions for _, directions in rays])[None],
-        pixel_angle=torch.stack([1 / grid.intrinsics[0, 0] for grid in grids])[None],
+        pixel_angle=torch.stack([1 / grid.intrinsics[:, 0] for grid in grids])[None],
         base=base,
         times=None if times is None else _encode_times(times, cameras[0], tokenizer),
     )
@@ -162,12 +163,13 @@ def _base_surface(
             views = render_moving_cache(moments, at_frames)
         else:
             views = render_cache(cache, at_frames)
-        depth, mask = views.depth[:, 0], views.masks[:, 0]
+        depth, mask = _nearest(views)
         # Holes open behind what moves aside: they are filled from what is far of their surroundings.
         depth = depth.clamp(min=1e-3)
         log_depth = fill_holes(depth.log()[:, None] * mask[:, None], mask, depth**FAR_BIAS)[:, 0]
         distances.append(_shrink((log_depth.exp() * z_depth_factor(at_frames)).log(), stride).exp())
-        covered.append(_shrink(mask, stride))
+        # What only other photos show is nobody's yet: their pixels are no Gaussians.
+        covered.append(_shrink(views.masks[:, 0], stride))
         video = tokenizer.decode(latent[None])[0] / 2 + 0.5
         colors.append(_shrink(video[:, frames].movedim(0, 1), stride).movedim(1, -1).clamp(0, 1))
         points.append(origins + distances[-1][..., None] * directions)
@@ -178,6 +180,14 @@ def _base_surface(
     parts = {"distance": torch.stack(distances), "covered": torch.stack(covered), "color": torch.stack(colors)}
     parts |= {"normals": surface_normals(places), "hidden": hidden.float()}
     return BaseSurface(**{name: part[None] for name, part in parts.items()})
+
+
+def _nearest(views: CacheViews) -> tuple[Float[Tensor, "time height width"], Float[Tensor, "time height width"]]:
+    """Depth and mask of what is nearest among all buffers."""
+    if views.depth.shape[1] == 1:
+        return views.depth[:, 0], views.masks[:, 0]
+    depth = torch.where(views.masks > 0, views.depth, torch.inf).amin(1)
+    return torch.where(depth.isfinite(), depth, 0.0), depth.isfinite().to(depth.dtype)
 
 
 def _shrink(maps: Tensor, stride: int) -> Tensor:

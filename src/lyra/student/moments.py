@@ -188,7 +188,7 @@ def decode_candidates(decoder: GaussianDecoder, inputs: StudentInputs, candidate
     raw = decoder.raw_gaussians(inputs)
     base = inputs.base
     assert base is not None
-    angle = inputs.pixel_angle[:, :, None, None, None].expand(1, *raw.shape[1:-1])
+    angle = inputs.pixel_angle[..., None, None].expand(1, *raw.shape[1:-1])
 
     def pick(tensor: Tensor) -> Tensor:
         """[batch view time height width (channel)] in the form of views of a single cell each."""
@@ -204,7 +204,7 @@ def decode_candidates(decoder: GaussianDecoder, inputs: StudentInputs, candidate
         plucker=repeat(inputs.plucker),
         ray_origins=pick(inputs.ray_origins),
         ray_directions=pick(inputs.ray_directions),
-        pixel_angle=pick(angle)[:, :, 0, 0, 0],
+        pixel_angle=pick(angle)[..., 0, 0],
         base=base.map(pick),
     )
     # A decoder that takes no times answers once, whatever the targets.

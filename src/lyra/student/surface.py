@@ -5,15 +5,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from lyra.cache.warp import MAX_DEPTH
-from lyra.geometry.cameras import Cameras
+from lyra.geometry.cameras import Cameras, look_up, project
 from lyra.geometry.gaussians import quaternion_from_matrix
+from lyra.geometry.sky import is_sky
 
 BEHIND = 0.1
 """A point is hidden from a view where it lies behind all that shows around it by more than this share."""
 _AROUND = 2
 """Pixels around a point's own in which the view must be nearer: edges of depth are not exact."""
-_SKY = 0.9 * MAX_DEPTH
 
 
 def surface_normals(points: Float[Tensor, "*batch height width 3"]) -> Float[Tensor, "*batch height width 3"]:
@@ -72,15 +71,9 @@ def is_hidden(
         depth: Z-depth of the picture.
         camera: One, of the depth's size.
     """
-    transform = camera.world_to_camera[0]
-    x, y, z = (points @ transform[:3, :3].mT + transform[:3, 3]).unbind(-1)
-    fx, fy, cx, cy = camera.intrinsics[0].tolist()
-    ahead = z.clamp(min=1e-6)
-    u, v = fx * x / ahead + cx, fy * y / ahead + cy
-    height, width = depth.shape
-    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height) & (z > 0)
-    pixel = v.long().clamp(0, height - 1), u.long().clamp(0, width - 1)
+    u, v, z = (values[0] for values in project(points, camera))
+    inside, pixel = look_up(u, v, z, *depth.shape)
     farthest = F.max_pool2d(depth[None], 2 * _AROUND + 1, stride=1, padding=_AROUND)[0]
     # Sky is behind everything but sky, also close to an edge of it: who looks past the edge sees more of it.
-    past = (z > _SKY) & (depth[pixel] <= _SKY)
+    past = is_sky(z) & ~is_sky(depth[pixel])
     return ~inside | past | (z > farthest[pixel] * (1 + BEHIND))

@@ -57,12 +57,19 @@ def licence_asks(licence: str) -> bool:
     return any(name in licence.lower() for name in _ASKING)
 
 
+GUARDRAIL_BYTES = 15 << 30
+"""Of NVIDIA's checker: a language model of seven billion numbers in two bytes each, and small networks of pictures."""
+
+
+def needs_guardrail(licence: str, choice: GuardrailChoice) -> bool:
+    """Whether a run is looked at by the guardrail."""
+    return choice == "on" or (choice == "auto" and licence_asks(licence))
+
+
 def choose_guardrail(licence: str, choice: GuardrailChoice, device: str = "cpu") -> Guardrail | None:
     """The guardrail of a run, None where none is asked for.
 
     Raises:
         LyraError: its package is missing.
     """
-    if choice == "off" or (choice == "auto" and not licence_asks(licence)):
-        return None
-    return CosmosGuardrail(device)
+    return CosmosGuardrail(device) if needs_guardrail(licence, choice) else None

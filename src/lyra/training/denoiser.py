@@ -13,7 +13,8 @@ from lyra.teacher import TeacherConfig
 from lyra.teacher.conditioning import Condition, condition_network, encode_buffers
 from lyra.teacher.residual import coverage, residual_space
 from lyra.teacher.sampling import SIGMA_DATA, precondition, sample_euler, schedule_sigmas
-from lyra.tokenizer.tokenizer import LinearTokenizer, Tokenizer
+from lyra.tokenizer.linear import LinearTokenizer
+from lyra.tokenizer.tokenizer import Tokenizer
 from lyra.training.world_clips import WorldClip
 
 
@@ -80,31 +81,32 @@ def denoiser_loss(
     """
     generator = noise_generator(objective.seed, f"denoiser/{step}")
     pick = torch.randint(len(clips.latents), (objective.batch,), generator=generator)
-    clean, buffers = clips.latents[pick].float(), clips.buffers[pick].float()
-    importance = weights[:, None, None, None].expand_as(clean)
+    device = next(transformer.parameters()).device
+    clean, buffers = clips.latents[pick].float().to(device), clips.buffers[pick].float().to(device)
+    importance = weights.to(device)[:, None, None, None].expand_as(clean)
     if teacher.spread is not None:
-        space = residual_space(buffers, clips.covered[pick].float(), teacher.spread)
+        space = residual_space(buffers, clips.covered[pick].float().to(device), teacher.spread)
         clean = space.of(clean)
         # The error as it shows in pixels: what the cache leaves open counts most.
         importance = (importance * space.spread).square()
         importance = importance / importance[:, :, 1:].mean((1, 2, 3, 4), keepdim=True)
-    keep = torch.rand(objective.batch, generator=generator) >= objective.drop_condition
-    spread = torch.randn(objective.batch, generator=generator)
+    keep = (torch.rand(objective.batch, generator=generator) >= objective.drop_condition).to(device)
+    spread = torch.randn(objective.batch, generator=generator).to(device)
     sigma = (objective.log_sigma_mean + objective.log_sigma_std * spread).exp()
-    noise = torch.randn(clean.shape, generator=generator) * sigma[:, None, None, None, None]
+    noise = torch.randn(clean.shape, generator=generator).to(device) * sigma[:, None, None, None, None]
     noise[:, :, 0] = 0
 
     condition = Condition(
         clean * _first_frame_mask(clean),
         buffers * keep[:, None, None, None, None],
-        text.expand(objective.batch, *text.shape),
+        text.to(device).expand(objective.batch, *text.shape),
     )
     # Like the sampler: the known frame is scaled as if it carried no noise.
     rescale = ((sigma**2 + SIGMA_DATA**2) ** 0.5 / SIGMA_DATA)[:, None, None, None, None]
     known = _first_frame_mask(clean)
     noisy = torch.where(known.bool(), clean * rescale, clean + noise)
     network = condition_network(transformer, condition, teacher.fps)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16):
         estimate = precondition(lambda x, time: network(x, time).float())(noisy, sigma)
     level = sigma[:, None, None, None, None]
     weight = (level**2 + SIGMA_DATA**2) / (level * SIGMA_DATA) ** 2
@@ -133,10 +135,13 @@ def contact_strip(
     for index in range(min(count, len(clips.latents))):
         latents, buffers = clips.latents[index : index + 1].float(), clips.buffers[index : index + 1].float()
         first = latents * _first_frame_mask(latents)
-        network = condition_network(transformer, Condition(first, buffers, text[None]), teacher.fps)
+        device = next(transformer.parameters()).device
+        condition = Condition(first, buffers, text[None]).to(device)
+        network = condition_network(transformer, condition, teacher.fps)
         noise = torch.randn(latents.shape, generator=noise_generator(0, f"sample/{index}"))
-        sigmas = schedule_sigmas(scheduler, teacher.steps)
-        imagined = sample_euler(precondition(network), noise, sigmas, first, torch.zeros_like(first))
+        noise, sigmas = noise.to(device), schedule_sigmas(scheduler, teacher.steps).to(device)
+        start = condition.first_frame
+        imagined = sample_euler(precondition(network), noise, sigmas, start, torch.zeros_like(start)).to(first.device)
         if teacher.spread is not None:
             imagined = residual_space(buffers, clips.covered[index : index + 1].float(), teacher.spread).restore(
                 imagined

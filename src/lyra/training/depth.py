@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from lyra.cache.warp import MAX_DEPTH
 from lyra.depth import DepthNet
 from lyra.files import load_tensors, save_tensors
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
+from lyra.geometry.sky import is_sky
 from lyra.geometry.trajectories import noise_generator
 from lyra.worlds import render_moving_world, render_world, sample_close_up, sample_moving_world, sample_world
 
@@ -159,7 +159,7 @@ def augment(
     image = image.clamp(1e-4, 1) ** draw(0.6, 1.6)
     image = (image - 0.5) * draw(0.6, 1.4) + 0.5 + draw(-0.15, 0.15) + draw(-0.08, 0.08, 3)
     image = image + draw(0.0, 0.03) * torch.randn(image.shape, generator=generator)
-    return image.clamp(0, 1), depth.clamp(min=1e-3), depth < 0.99 * MAX_DEPTH
+    return image.clamp(0, 1), depth.clamp(min=1e-3), ~is_sky(depth)
 
 
 @torch.no_grad()
@@ -169,7 +169,7 @@ def depth_strip(network: DepthNet, frames: DepthFrames, count: int = 6) -> Float
     for image, depth in zip(frames.images[:count], frames.depth[:count].float(), strict=True):
         picture = image.float() / 255
         prediction = network.predict(picture)
-        known = depth < 0.99 * MAX_DEPTH
+        known = ~is_sky(depth)
         maps = [prediction.valid / prediction.depth, known * depth[known].median() / depth]
         rows.append(torch.cat([picture, *(m.mul(0.5).expand(3, -1, -1) for m in maps)], dim=-1))
     return rearrange(torch.stack(rows), "n c h w -> c (n h) w").clamp(0, 1)

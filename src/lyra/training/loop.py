@@ -45,6 +45,10 @@ class LoopConfig:
     sample_every: int = 500
 
 
+MOST_SKIPPED = 20
+"""Steps in a row whose gradients may be not finite."""
+
+
 class Run:
     """The state of a training run in its folder."""
 
@@ -57,6 +61,7 @@ class Run:
             self.named.values(), config.learning_rate, config.betas, weight_decay=config.weight_decay
         )
         folder.mkdir(parents=True, exist_ok=True)
+        self.skipped = 0
         if (folder / CHECKPOINT).exists():
             self._restore()
         self._trim_log()
@@ -65,10 +70,10 @@ class Run:
         """Writes weights, average and optimizer state in one file, atomically."""
         tensors = {"step": torch.tensor(self.step)}
         for name, parameter in self.named.items():
-            tensors[f"model/{name}"] = parameter.detach()
-            tensors[f"ema/{name}"] = self.ema[name]
+            tensors[f"model/{name}"] = parameter.detach().cpu()
+            tensors[f"ema/{name}"] = self.ema[name].cpu()
             for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer/{key}/{name}"] = value
+                tensors[f"optimizer/{key}/{name}"] = value.cpu()
         save_tensors(tensors, self.folder / CHECKPOINT)
 
     def _restore(self) -> None:
@@ -103,7 +108,10 @@ class Run:
         """One optimizer step; returns the gradient's norm before clipping."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.named.values(), self.config.clip, error_if_nonfinite=True)
+        norm = nn.utils.clip_grad_norm_(self.named.values(), self.config.clip)
+        if not bool(norm.isfinite()):
+            return self._skip(norm)
+        self.skipped = 0
         rise = min(1.0, (self.step + 1) / self.config.warmup)
         fall = min(1.0, (self.config.steps - self.step) / max(1, self.config.cooldown))
         for group in self.optimizer.param_groups:
@@ -115,6 +123,14 @@ class Run:
         with torch.no_grad():
             for name, parameter in self.named.items():
                 self.ema[name].lerp_(parameter, 1 - decay)
+        return float(norm)
+
+    def _skip(self, norm: Tensor) -> float:
+        """Leaves a step out whose gradient is not finite: each step is drawn by its number, so it would come again."""
+        self.step += 1
+        self.skipped += 1
+        if self.skipped > MOST_SKIPPED:
+            raise RuntimeError(f"the gradients of {self.skipped} steps in a row are not finite: the training diverged")
         return float(norm)
 
     @contextmanager
@@ -150,7 +166,7 @@ def fit(
 
     Raises:
         LyraError: the folder's checkpoint is of another network.
-        RuntimeError: a gradient is not finite.
+        RuntimeError: the gradients of many steps in a row are not finite.
     """
     run = Run(module, folder, config)
     deadline = time.monotonic() + 60 * config.minutes

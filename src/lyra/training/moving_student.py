@@ -8,18 +8,19 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra.cache.warp import render_cache
-from lyra.engine.filming import moving_cache
-from lyra.engine.video_synthesis import MovingScene, prepare_moving_inputs
+from lyra.cache.warp import view_cache
+from lyra.engine.engine import Engine
+from lyra.engine.synthesis import SyntheticScene
 from lyra.geometry.cameras import Cameras, concatenate_cameras
 from lyra.geometry.trajectories import noise_generator
-from lyra.models.model import Model
 from lyra.rendering import render
 from lyra.student import GaussianDecoder, StudentInputs
 from lyra.student.decoder import select_views
 from lyra.student.moments import SHOWN, Source, aim, at_every_frame, decode_candidates, show_at
+from lyra.training.kept import keep_some
 from lyra.training.losses import LossWeights, depth_loss
 from lyra.training.perceptual import FeatureDistance
+from lyra.views.views import Views
 
 _BELIEVED = 0.3
 """Weight of the input video's own frame, which is sharper than the teacher's, beside those of the trajectories."""
@@ -44,26 +45,22 @@ class MomentObjective:
 class MovingSet:
     """Moving scenes with their inputs prepared once each."""
 
-    def __init__(self, scenes: Sequence[MovingScene], model: Model):
-        self.scenes, self.model = scenes, model
-        self.decoder = at_every_frame(model.decoder, model.tokenizer.spec.temporal)
-        self._prepared: dict[int, tuple[StudentInputs, Source]] = {}
+    def __init__(self, scenes: Sequence[SyntheticScene], engine: Engine):
+        self.scenes, self.engine = scenes, engine
+        self.decoder = at_every_frame(engine.model.decoder, engine.tokenizer.spec.temporal)
+        self._prepared = keep_some(self._prepare)
 
     def inputs(self, index: int) -> StudentInputs:
         """Inputs of the input video and all trajectories of a scene."""
-        return self._prepare(index)[0]
+        return self._prepared(index)[0]
 
     def source(self, index: int) -> Source:
         """What the input video of a scene shows, on the grid of the Gaussians."""
-        return self._prepare(index)[1]
+        return self._prepared(index)[1]
 
     def _prepare(self, index: int) -> tuple[StudentInputs, Source]:
-        if index not in self._prepared:
-            scene, model = self.scenes[index], self.model
-            self._prepared[index] = prepare_moving_inputs(
-                scene.clips, scene.views, model.tokenizer, self.decoder.config, model.config.teacher.edges
-            )
-        return self._prepared[index]
+        scene = self.scenes[index]
+        return self.engine.moving_inputs(scene.clips, scene.views, self.decoder)
 
     def seen(self, index: int, moment: int, backward: bool) -> tuple[Float[Tensor, "view 3 height width"], Cameras]:
         """Pictures and cameras of a moment from all trajectories, in the order forward, backward."""
@@ -74,8 +71,7 @@ class MovingSet:
         chosen += [(clip, count - 1 - moment) for clip in scene.backward] if backward else []
         frames, cameras = [], []
         for clip, frame in chosen:
-            video = self.model.tokenizer.decode(self.model.tokenizer.denormalize(clip.latents)[None])[0]
-            frames.append((video[:, frame] / 2 + 0.5).clamp(0, 1))
+            frames.append(self.engine.frames(clip)[frame])
             cameras.append(clip.cameras[frame : frame + 1])
         return torch.stack(frames), concatenate_cameras(cameras)
 
@@ -102,30 +98,36 @@ def moment_loss(
         return int(torch.randint(count, (), generator=generator))
 
     index = draw(len(data.scenes))
+    device = next(decoder.parameters()).device
     scene, source = data.scenes[index], data.source(index)
     moment = draw(len(scene.views))
     paths = 1 + torch.randperm(len(scene.clips) - 1, generator=generator)[: objective.views]
     inputs = select_views(data.inputs(index), [0, *paths.tolist()])
-    shown = show_at(inputs, source, [moment], data.model.tokenizer.spec.temporal)
+    shown = show_at(inputs, source, [moment], data.engine.tokenizer.spec.temporal)
     candidates = (shown[0] > SHOWN).flatten().nonzero()[:, 0]
-    with torch.autocast("cpu", torch.bfloat16):
-        gaussians = decode_candidates(decoder, aim(inputs, [moment], shown, data.model.tokenizer), candidates)
+    with torch.autocast(device.type, torch.bfloat16):
+        aimed = aim(inputs, [moment], shown, data.engine.tokenizer).to(device)
+        gaussians = decode_candidates(decoder, aimed, candidates.to(device))
     gaussians = gaussians.map(lambda tensor: tensor[0].float())
 
     truth, cameras = data.seen(index, moment, objective.backward)
     picks = torch.randperm(len(truth), generator=generator)[: objective.targets].tolist()
-    truth = torch.cat([scene.views.images[moment][None], truth[picks]])
+    truth = torch.cat([scene.views.images[moment][None], truth[picks]]).to(device)
     cameras = concatenate_cameras([scene.views.cameras[moment : moment + 1], cameras[picks]])
     size = objective.sizes[draw(len(objective.sizes))]
-    background = torch.rand(3, generator=generator)
-    rendering = render(gaussians, cameras.resized(size * cameras.height, size * cameras.width), background)
+    background = torch.rand(3, generator=generator).to(device)
+    enlarged = cameras.resized(size * cameras.height, size * cameras.width).to(device)
+    rendering = render(gaussians, enlarged, background)
     shown_color = F.avg_pool2d(rendering.color, size)
     error = (shown_color - truth).square().mean((1, 2, 3))
     weight = torch.ones_like(error)
     weight[0] = _BELIEVED * (len(error) - 1)
     color = (weight * error).sum() / weight.sum()
-    known = render_cache(moving_cache(scene.views, data.model.config.teacher.edges).moments[moment], cameras)
-    depth = depth_loss(F.avg_pool2d(rendering.depth, size), known.depth[:, 0], known.masks[:, 0] > 0)
+    at = slice(moment, moment + 1)
+    points = Views(scene.views.images[at], scene.views.depth[at], scene.views.cameras[at])
+    known = view_cache(points.cache(data.engine.config.edges), cameras)
+    covered = (known.masks[:, 0] > 0).to(device)
+    depth = depth_loss(F.avg_pool2d(rendering.depth, size), known.depth[:, 0].to(device), covered)
     weights = objective.weights
     loss = weights.color * color + weights.depth * depth + weights.opacity * gaussians.opacities.mean()
     if features is not None and weights.perceptual:

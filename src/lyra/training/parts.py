@@ -7,23 +7,26 @@ part. Parts are trained in this order: tokenizer, depth, denoiser, then ``lyra s
 import fcntl
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 
+from lyra.device.memory import find_device
+from lyra.engine.engine import Engine
 from lyra.engine.synthesis import load_scene_clips, synthesize
-from lyra.engine.video_synthesis import load_moving_scene, synthesize_videos
 from lyra.errors import LyraError
 from lyra.models.convert.imagenet import load_imagenet
-from lyra.models.model import Model, load, save
+from lyra.models.loading import load, save
+from lyra.models.model import Model
 from lyra.models.recipe import MINI, Recipe, create_model
 from lyra.student.moments import with_times
 from lyra.teacher.residual import measure_spread
-from lyra.tokenizer.tokenizer import LinearTokenizer, fit_linear_tokenizer
+from lyra.tokenizer.linear import LinearTokenizer, fit_linear_tokenizer
 from lyra.training.denoiser import (
     DenoiserObjective,
     channel_weights,
@@ -86,6 +89,9 @@ class Workspace:
     videos: int = 40
     """Videos of moving worlds that the teacher imagines clips of."""
 
+    device: str = "auto"
+    """Where the networks work."""
+
     @property
     def model_folder(self) -> Path:
         """The model as far as it is trained."""
@@ -119,11 +125,21 @@ class Workspace:
             clip = render_source_video(seed, teacher.frames, teacher.height, teacher.width)
             yield seed, clip.video.float() / 255
 
-    def images(self) -> Iterator[tuple[int, UInt8[Tensor, "3 height width"]]]:
+    def images(self) -> Iterator[tuple[int, Float[Tensor, "time 3 height width"]]]:
         """Input views of worlds that nothing else is trained on: the single images of self-distillation."""
         teacher = self.recipe.teacher
         for seed in range(FIRST_IMAGE_SEED, FIRST_IMAGE_SEED + self.scenes):
-            yield seed, render_input_view(seed, teacher.height, teacher.width)
+            yield seed, render_input_view(seed, teacher.height, teacher.width)[None].float() / 255
+
+
+@contextmanager
+def _on_device(workspace: Workspace, module: nn.Module) -> Iterator[None]:
+    """Has a network where the workspace works, and back on the CPU to be saved."""
+    module.to(find_device(workspace.device))
+    try:
+        yield
+    finally:
+        module.to("cpu")
 
 
 def _update(workspace: Workspace, **parts) -> None:
@@ -167,13 +183,14 @@ def train_depth(
         *range(FIRST_CLOSE_UP_SEED, FIRST_CLOSE_UP_SEED + workspace.close_ups),
     ]
     frames = prepare_frames(workspace.folder / "views", seeds, round(8 / 7 * model.depth.config.size))
-    fit(
-        model.depth,
-        lambda step: depth_loss(model.depth, frames, objective, step),
-        workspace.folder / "depth",
-        loop,
-        lambda: depth_strip(model.depth, frames),
-    )
+    with _on_device(workspace, model.depth):
+        fit(
+            model.depth,
+            lambda step: depth_loss(model.depth, frames, objective, step),
+            workspace.folder / "depth",
+            loop,
+            lambda: depth_strip(model.depth, frames),
+        )
     _update(workspace, depth=model.depth)
 
 
@@ -191,20 +208,21 @@ def train_denoiser(
     def sample() -> Float[Tensor, "3 height width"]:
         return contact_strip(model.transformer, clips, model.tokenizer, text, teacher, model.scheduler)
 
-    fit(
-        model.transformer,
-        lambda step: denoiser_loss(model.transformer, clips, text, weights, teacher, objective, step),
-        workspace.folder / "denoiser",
-        loop,
-        sample,
-    )
+    with _on_device(workspace, model.transformer):
+        fit(
+            model.transformer,
+            lambda step: denoiser_loss(model.transformer, clips, text, weights, teacher, objective, step),
+            workspace.folder / "denoiser",
+            loop,
+            sample,
+        )
     _update(workspace, transformer=model.transformer)
 
 
 def synthesize_clips(workspace: Workspace, minutes: float = float("inf")) -> list[Path]:
     """Runs the workspace's teacher on its single images; begins none after so many minutes."""
     images = _until(workspace.images(), minutes)
-    return synthesize(workspace.load_model(), images, workspace.folder / "clips")
+    return synthesize(Engine(workspace.load_model(), workspace.device), images, workspace.folder / "clips")
 
 
 def _until(items: Iterator[Item], minutes: float) -> Iterator[Item]:
@@ -227,24 +245,23 @@ def train_decoder(
     paths = sorted((workspace.folder / "clips").glob("*.safetensors"))
     if not paths:
         raise LyraError(f"no clips in {workspace.folder / 'clips'}: run lyra synthesize first")
-    data = SceneSet(
-        [load_scene_clips(path) for path in paths], model.tokenizer, model.decoder, workspace.recipe.teacher.edges
-    )
+    data = SceneSet([load_scene_clips(path, model.tokenizer) for path in paths], Engine(model, "cpu"))
     features = FeatureDistance() if objective.weights.perceptual else None
-    fit(
-        model.decoder,
-        lambda step: decoder_loss(model.decoder, data, objective, step, features),
-        workspace.folder / "decoder",
-        loop,
-        lambda: decoder_strip(model.decoder, data, range(min(3, len(paths)))),
-    )
+    with _on_device(workspace, model.decoder):
+        fit(
+            model.decoder,
+            lambda step: decoder_loss(model.decoder, data, objective, step, features),
+            workspace.folder / "decoder",
+            loop,
+            lambda: decoder_strip(model.decoder, data, range(min(3, len(paths)))),
+        )
     _update(workspace, decoder=model.decoder)
 
 
 def synthesize_moving(workspace: Workspace, minutes: float = float("inf")) -> list[Path]:
     """Runs the workspace's teacher on its videos; begins none after so many minutes."""
     videos = _until(workspace.video_frames(), minutes)
-    return synthesize_videos(workspace.load_model(), videos, workspace.folder / "videos")
+    return synthesize(Engine(workspace.load_model(), workspace.device), videos, workspace.folder / "videos")
 
 
 def train_moments(
@@ -266,9 +283,9 @@ def train_moments(
         raise LyraError(
             f"no videos or no clips in {workspace.folder}: run lyra synthesize and lyra synthesize --videos"
         )
-    moving = MovingSet([load_moving_scene(path, model) for path in videos], model)
-    edges = workspace.recipe.teacher.edges
-    scenes = SceneSet([load_scene_clips(path) for path in photos], model.tokenizer, model.decoder, edges)
+    engine = Engine(model, "cpu")
+    moving = MovingSet([load_scene_clips(path, model.tokenizer) for path in videos], engine)
+    scenes = SceneSet([load_scene_clips(path, model.tokenizer) for path in photos], engine)
     features = FeatureDistance() if objective.weights.perceptual or still.weights.perceptual else None
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
@@ -276,5 +293,6 @@ def train_moments(
             return decoder_loss(model.decoder, scenes, still, step, features)
         return moment_loss(moving.decoder, moving, objective, step, features)
 
-    fit(model.decoder, loss, workspace.folder / "moments", loop)
+    with _on_device(workspace, model.decoder):
+        fit(model.decoder, loss, workspace.folder / "moments", loop)
     _update(workspace, decoder=model.decoder)

@@ -8,15 +8,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra.cache.warp import EdgeFilter, render_cache
+from lyra.cache.warp import DepthCache, render_cache
+from lyra.engine.engine import Engine
 from lyra.engine.synthesis import SyntheticScene
 from lyra.geometry.cameras import concatenate_cameras
 from lyra.geometry.gaussians import prune
 from lyra.geometry.trajectories import noise_generator
 from lyra.rendering import render
-from lyra.student import GaussianDecoder, StudentInputs, decode_scene, prepare_student_inputs
+from lyra.student import GaussianDecoder, StudentInputs, decode_scene
 from lyra.student.decoder import select_views
-from lyra.tokenizer.tokenizer import Tokenizer
+from lyra.training.kept import keep_some
 from lyra.training.losses import LossWeights, depth_loss
 from lyra.training.perceptual import FeatureDistance
 
@@ -44,28 +45,24 @@ class DecoderObjective:
 class SceneSet:
     """Synthetic scenes with their inputs prepared once each."""
 
-    def __init__(
-        self,
-        scenes: Sequence[SyntheticScene],
-        tokenizer: Tokenizer,
-        decoder: GaussianDecoder,
-        edges: EdgeFilter,
-    ):
-        self.scenes, self.tokenizer, self.decoder, self.edges = scenes, tokenizer, decoder, edges
-        self._inputs: dict[int, StudentInputs] = {}
+    def __init__(self, scenes: Sequence[SyntheticScene], engine: Engine):
+        self.scenes, self.engine = scenes, engine
+        self.inputs = keep_some(self._prepare)
 
-    def inputs(self, index: int) -> StudentInputs:
+    def _prepare(self, index: int) -> StudentInputs:
         """Inputs of all trajectories of a scene."""
-        if index not in self._inputs:
-            scene = self.scenes[index]
-            cache = scene.cache(self.edges) if self.decoder.config.geometry == "cache" else None
-            self._inputs[index] = prepare_student_inputs(scene.clips, self.tokenizer, self.decoder.config, cache)
-        return self._inputs[index]
+        scene = self.scenes[index]
+        return self.engine.inputs(scene.clips, scene.views)
+
+    def cache(self, index: int) -> DepthCache:
+        """A scene's points, from which its clips were conditioned."""
+        cache = self.scenes[index].views.cache(self.engine.config.edges)
+        assert isinstance(cache, DepthCache)
+        return cache
 
     def video(self, index: int, clip: int) -> Float[Tensor, "time 3 height width"]:
         """The teacher's frames in [0, 1]."""
-        latents = self.tokenizer.denormalize(self.scenes[index].clips[clip].latents)
-        return (self.tokenizer.decode(latents[None])[0].movedim(1, 0) / 2 + 0.5).clamp(0, 1)
+        return self.engine.frames(self.scenes[index].clips[clip])
 
 
 def decoder_loss(
@@ -88,11 +85,12 @@ def decoder_loss(
     """
     generator = noise_generator(objective.seed, f"decoder/{step}")
     index = int(torch.randint(len(data.scenes), (), generator=generator))
+    device = next(decoder.parameters()).device
     scene, inputs = data.scenes[index], data.inputs(index)
     count = objective.views[int(torch.randint(len(objective.views), (), generator=generator))]
     order = torch.randperm(len(scene.clips), generator=generator)[:count].tolist()
-    with torch.autocast("cpu", torch.bfloat16):
-        gaussians = decoder(select_views(inputs, order))
+    with torch.autocast(device.type, torch.bfloat16):
+        gaussians = decoder(select_views(inputs, order).to(device))
     gaussians = gaussians.map(lambda tensor: tensor[0].float())
     opacity = gaussians.opacities.mean()
     if objective.prune:
@@ -104,18 +102,20 @@ def decoder_loss(
         (objective.late * position).exp(), objective.targets, replacement=True, generator=generator
     )
     paths = torch.randint(len(scene.clips), (objective.targets,), generator=generator).tolist()
-    truth = torch.stack([data.video(index, p)[f] for p, f in zip(paths, picks.tolist(), strict=True)])
+    truth = torch.stack([data.video(index, p)[f] for p, f in zip(paths, picks.tolist(), strict=True)]).to(device)
     cameras = concatenate_cameras(
         [scene.clips[p].cameras[f : f + 1] for p, f in zip(paths, picks.tolist(), strict=True)]
     )
     # A random background keeps the student from painting white where it should be opaque.
-    background = torch.rand(3, generator=generator)
+    background = torch.rand(3, generator=generator).to(device)
     size = objective.sizes[int(torch.randint(len(objective.sizes), (), generator=generator))]
-    rendering = render(gaussians, cameras.resized(size * cameras.height, size * cameras.width), background)
-    views = render_cache(scene.cache(data.edges), cameras)
+    enlarged = cameras.resized(size * cameras.height, size * cameras.width).to(device)
+    rendering = render(gaussians, enlarged, background)
+    views = render_cache(data.cache(index), cameras)
     shown = F.avg_pool2d(rendering.color, size)
     color = (shown - truth).square().mean()
-    depth = depth_loss(F.avg_pool2d(rendering.depth, size), views.depth[:, 0], views.masks[:, 0] > 0)
+    covered = (views.masks[:, 0] > 0).to(device)
+    depth = depth_loss(F.avg_pool2d(rendering.depth, size), views.depth[:, 0].to(device), covered)
     weights = objective.weights
     loss = weights.color * color + weights.depth * depth + weights.opacity * opacity
     if features is not None and weights.perceptual:
@@ -134,7 +134,7 @@ def decoder_strip(decoder: GaussianDecoder, data: SceneSet, scenes: Sequence[int
     """For some scenes a row: the teacher's last frames of three clips, and the student's, and one depth."""
     rows = []
     for index in scenes:
-        gaussians = decode_scene(decoder, data.inputs(index))
+        gaussians = decode_scene(decoder, data.inputs(index).to(next(decoder.parameters()).device)).to("cpu")
         scene = data.scenes[index]
         cells = []
         for clip in (0, 3, 4):

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float
 from numpy.random import Generator
 from torch import Tensor
 
-from lyra.cache.warp import MAX_DEPTH
 from lyra.geometry.cameras import Cameras
+from lyra.geometry.sky import MAX_DEPTH
 from lyra.worlds.patterns import TEXTURE_SIZE
 from lyra.worlds.placing import LOOKS, VIEW_SIZE, find_mover, look_at, objects_depth
 from lyra.worlds.sampling import _input_camera, _kept, _scaled, sample_world

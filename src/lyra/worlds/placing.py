@@ -12,8 +12,8 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from lyra.cache.warp import MAX_DEPTH
 from lyra.geometry.cameras import Cameras
+from lyra.geometry.sky import MAX_DEPTH
 from lyra.worlds.drawing import Draft, tensor
 from lyra.worlds.intersections import box_gaps
 from lyra.worlds.movers import (

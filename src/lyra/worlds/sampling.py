@@ -13,8 +13,8 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
-from lyra.cache.warp import MAX_DEPTH
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
+from lyra.geometry.sky import MAX_DEPTH
 from lyra.worlds.intersections import box_gaps
 from lyra.worlds.landscapes import draw_landscape
 from lyra.worlds.rooms import draw_room, draw_table

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra.cache.warp import MAX_DEPTH
 from lyra.geometry.cameras import Cameras
+from lyra.geometry.sky import MAX_DEPTH
 from lyra.worlds.intersections import blocks_of, length, object_spans, rays_of, roof_planes, yawed
 from lyra.worlds.patterns import TEXTURE_SIZE
 from lyra.worlds.terrain import Horizons, find_horizons, ground_at, terrain_hits

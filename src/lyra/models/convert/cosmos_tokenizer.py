@@ -19,7 +19,7 @@ from lyra.models.convert.names import TOKENIZER_IGNORED, check_fit, count_ignore
 from lyra.models.convert.published import LICENCE, fresh_config
 from lyra.models.convert.torchscript import read_torchscript
 from lyra.models.folder import Origin, add_part
-from lyra.models.model import forget_origin
+from lyra.models.loading import forget_origin
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

@@ -19,7 +19,7 @@ from lyra.models.convert.cosmos_tokenizer import convert_tokenizer
 from lyra.models.convert.names import TRANSFORMER_IGNORED, TRANSFORMER_RULES, check_fit, count_ignored, rename
 from lyra.models.convert.published import fresh_config, origin_of
 from lyra.models.folder import add_part
-from lyra.models.model import forget_origin
+from lyra.models.loading import forget_origin
 
 Precision = Literal["bfloat16", "float16", "float32"]
 STEM = "diffusion_pytorch_model"

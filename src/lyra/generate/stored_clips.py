@@ -1,29 +1,28 @@
 """``lyra decode``: stored clips to a scene, by the student alone."""
 
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from lyra.cache.warp import DepthCache
 from lyra.device.memory import peak_memory_mb
-from lyra.engine.synthesis import input_cache
+from lyra.engine.engine import Engine
 from lyra.errors import LyraError
-from lyra.files import load_tensors
 from lyra.files.clips import Clip, load_clip
 from lyra.files.published_clips import find_samples, is_published_data, load_published_clips
+from lyra.geometry.gaussians import Gaussians
 from lyra.models.model import Model
 from lyra.scene.scene import Scene
-from lyra.student import decode_scene, prepare_student_inputs
+from lyra.views.views import Views
 
 PARTS = ("vae", "decoder")
 """What decoding needs of a model."""
+FURTHER = ("depth",)
+"""What it takes where the model has it: to see past the photo at the ends of long paths."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +47,15 @@ class StoredClips:
 
     names: list[str]
     clips: list[Clip]
-    cache: dict[str, torch.Tensor] | None
-    """Input view and its depth, where they are stored."""
+    views: Views | None
+    """The input's, where they are stored."""
 
 
-def decode_folder(model: Model, source: Path, out: Path, options: DecodeOptions | None = None) -> Scene:
+def decode_folder(engine: Engine, source: Path, out: Path, options: DecodeOptions | None = None) -> Scene:
     """Decodes stored clips and writes ``scene.ply`` and ``scene.json``.
 
     Args:
-        model: With a tokenizer and a decoder.
+        engine: Of a model with a tokenizer and a decoder; a depth network where clips follow each other.
         source: A scene's folder or its ``clips/``, as ``lyra generate`` writes them; or a published data set's.
         out: Folder of the scene; new or empty.
         options: Sample, time and so on.
@@ -65,23 +64,25 @@ def decode_folder(model: Model, source: Path, out: Path, options: DecodeOptions 
         LyraError: there are no clips, they do not suit the decoder, or ``out`` is taken.
     """
     options = options or DecodeOptions()
+    model = engine.model
     model.require(*PARTS)
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise LyraError(f"{out} is not empty: give another folder")
     stored = load_stored(source, options)
-    if model.decoder.config.geometry == "cache" and stored.cache is not None and "video.images" in stored.cache:
+    cached = model.decoder.config.geometry == "cache"
+    if cached and stored.views is not None and stored.views.motion is not None:
         raise LyraError(f"{source} holds the clips of a video: lyra generate VIDEO -o FOLDER --resume decodes them")
     began = time.monotonic()
     target = _target_time(model, options)
     print(f"decoding {len(stored.clips)} clips: {', '.join(stored.names)}", file=sys.stderr)
     check_fit(model, stored.clips, source)
-    cache = _depth_cache(model, stored, source)
-    inputs = prepare_student_inputs(
-        stored.clips, model.tokenizer, model.decoder.config, cache, None if target is None else [target]
-    )
-    gaussians = decode_scene(model.decoder, inputs)
-    if not all(bool(getattr(gaussians, name).isfinite().all()) for name in ("means", "scales", "colors")):
-        raise LyraError("the student made values that are not finite: is the model folder or a clip damaged?")
+    if cached and stored.views is None:
+        raise LyraError(
+            f"the decoder of model {model.config.name!r} needs the input view's depth, and {source} has no "
+            "input.safetensors: give another model"
+        )
+    gaussians = engine.decode([stored.clips], stored.views if cached else None, target)
+    assert isinstance(gaussians, Gaussians)
     camera = stored.clips[0].cameras
     camera = camera.relative_to(camera.camera_to_world[0])[:1]
     provenance = {
@@ -127,7 +128,7 @@ def load_stored(source: Path, options: DecodeOptions) -> StoredClips:
     return StoredClips(
         [path.name for path in paths],
         [load_clip(path / "clip.safetensors") for path in paths],
-        load_tensors(view) if view.is_file() else None,
+        Views.load(view) if view.is_file() else None,
     )
 
 
@@ -139,7 +140,7 @@ def _in_order(folder: Path, clips: Sequence[Path]) -> list[Path]:
         names = []
 
     def place(path: Path) -> tuple[int, int, str]:
-        found = [i for i, name in enumerate(names) if path.name == name or path.name.startswith(f"{name}_")]
+        found = [i for i, name in enumerate(names) if re.fullmatch(re.escape(name) + r"(_\d\d+)?", path.name)]
         return (found[0] if found else len(names), len(path.name), path.name)
 
     return sorted(clips, key=place)
@@ -174,16 +175,3 @@ def _target_time(model: Model, options: DecodeOptions) -> float | None:
     if options.time is not None:
         raise LyraError(f"the decoder of model {model.config.name!r} is static: leave out --time")
     return None
-
-
-def _depth_cache(model: Model, stored: StoredClips, source: Path) -> DepthCache | None:
-    if model.decoder.config.geometry != "cache":
-        return None
-    if stored.cache is None:
-        raise LyraError(
-            f"the decoder of model {model.config.name!r} needs the input view's depth, and {source} has no "
-            "input.safetensors: give another model"
-        )
-    view: dict[str, Any] = stored.cache
-    edges = model.config.teacher.edges
-    return input_cache(view["image"], view["depth"], stored.clips[0].cameras[:1], edges)

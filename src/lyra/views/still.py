@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,9 +14,9 @@ from lyra.cache.warp import build_cache, render_cache
 from lyra.depth import DepthEstimator, scene_depth
 from lyra.depth.alignment import align_depth
 from lyra.errors import LyraError
-from lyra.files import load_tensors, save_tensors
 from lyra.files.photos import Photo
 from lyra.geometry.cameras import Cameras, concatenate_cameras, intrinsics_from_fov, through_lens
+from lyra.views.views import Views
 
 DEFAULT_FOV = 55.0
 _SEARCH_SIDE = 96
@@ -28,52 +27,9 @@ _UNCOVERED = 0.5
 """Error of a pixel that the first view says nothing about; that of unrelated pictures is about a third."""
 
 
-@dataclass(frozen=True)
-class InputViews:
-    """What is known of a scene: the input view and, where there are more, further posed views."""
-
-    images: Float[Tensor, "view 3 height width"]
-    """In [0, 1]; the input view first."""
-    depth: Float[Tensor, "view height width"]
-    """Z-depth in scene units."""
-    cameras: Cameras
-    """The input view's is the identity."""
-
-    def save(self, path: Path) -> None:
-        """Writes one safetensors file; the input view under the plain names."""
-        tensors = {"image": self.images[0], "depth": self.depth[0], "intrinsics": self.cameras.intrinsics[0]}
-        if len(self.images) > 1:
-            tensors["further.images"] = self.images[1:]
-            tensors["further.depth"] = self.depth[1:]
-            tensors["further.camera_to_world"] = self.cameras.camera_to_world[1:]
-            tensors["further.intrinsics"] = self.cameras.intrinsics[1:]
-        save_tensors(tensors, path)
-
-    @classmethod
-    def load(cls, path: Path) -> "InputViews":
-        """Reads what ``save`` wrote.
-
-        Raises:
-            LyraError: the file is missing or damaged.
-        """
-        tensors = load_tensors(path)
-        image, depth, lens = tensors["image"][None], tensors["depth"][None], tensors["intrinsics"][None]
-        camera = Cameras(torch.eye(4)[None], lens, *image.shape[2:])
-        if "further.images" not in tensors:
-            return cls(image, depth, camera)
-        further = replace(
-            camera, camera_to_world=tensors["further.camera_to_world"], intrinsics=tensors["further.intrinsics"]
-        )
-        return cls(
-            torch.cat([image, tensors["further.images"]]),
-            torch.cat([depth, tensors["further.depth"]]),
-            concatenate_cameras([camera, further]),
-        )
-
-
 def estimate_views(
     estimator: DepthEstimator, photos: Sequence[Photo], cameras: Cameras | None, fov: float | None
-) -> tuple[InputViews, dict[str, Any]]:
+) -> tuple[Views, dict[str, Any]]:
     """Depth and lens of the input view, and its further views in its frame and scale.
 
     Args:
@@ -109,7 +65,7 @@ def estimate_views(
     else:
         lens = cameras.intrinsics[0]
     camera = Cameras(torch.eye(4)[None], lens[None], *first.image.shape[1:])
-    views = InputViews(first.image[None], depth[None], camera)
+    views = Views(first.image[None], depth[None], camera)
     if cameras is not None and len(photos) > 1:
         poses = through_lens(cameras, lens).relative_to(cameras.camera_to_world[0])
         views = _join_views(estimator, views, photos[1:], poses[1:])
@@ -120,7 +76,7 @@ def _fov(focal: float, side: int) -> float:
     return math.degrees(2 * math.atan(0.5 * side / focal))
 
 
-def _join_views(estimator: DepthEstimator, views: InputViews, photos: Sequence[Photo], further: Cameras) -> InputViews:
+def _join_views(estimator: DepthEstimator, views: Views, photos: Sequence[Photo], further: Cameras) -> Views:
     images = torch.stack([photo.image for photo in photos])
     unit = find_pose_unit(views, images, further)
     poses = further.camera_to_world.clone()
@@ -135,14 +91,14 @@ def _join_views(estimator: DepthEstimator, views: InputViews, photos: Sequence[P
             depths.append(align_depth(depth, known.depth[index, 0], known.masks[index, 0] > 0))
         except ValueError as error:
             raise LyraError(f"photo {index + 2} shows nothing of what the first one shows: leave it out") from error
-    return InputViews(
+    return Views(
         torch.cat([views.images, images]),
         torch.cat([views.depth, torch.stack(depths)]),
         concatenate_cameras([views.cameras, further]),
     )
 
 
-def find_pose_unit(views: InputViews, images: Float[Tensor, "view 3 height width"], cameras: Cameras) -> float:
+def find_pose_unit(views: Views, images: Float[Tensor, "view 3 height width"], cameras: Cameras) -> float:
     """Scene units of one unit of some poses: that by which the first view, moved, looks most like the others.
 
     Pose files come in metres, in units of a reconstruction or in none. Without any movement the answer is 1.

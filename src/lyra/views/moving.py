@@ -4,8 +4,7 @@ Depth is estimated picture by picture and made consistent over time: what does n
 each picture's depth is brought to that scale.
 """
 
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,11 +16,12 @@ from lyra.cache.warp import build_cache, fill_holes, render_cache
 from lyra.depth import DepthEstimator, scene_depth
 from lyra.depth.alignment import align_depth
 from lyra.errors import LyraError
-from lyra.files import load_tensors, save_tensors
 from lyra.files.photos import Photo
 from lyra.files.videos import Video
-from lyra.geometry.cameras import Cameras, through_lens
-from lyra.views.photos_views import InputViews, estimate_views, find_pose_unit
+from lyra.geometry.cameras import through_lens
+from lyra.geometry.sky import is_sky
+from lyra.views.still import estimate_views, find_pose_unit
+from lyra.views.views import Motion, Views
 
 CHANGE = 0.08
 """Largest difference of color to the backdrop, averaged over a pixel's surroundings, that is taken for noise."""
@@ -31,90 +31,7 @@ _LEAST_STILL = 0.2
 """Share of a picture that must be like the backdrop for its depth to be aligned by it."""
 
 
-@dataclass(frozen=True)
-class VideoViews:
-    """What is known of a moving scene."""
-
-    images: Float[Tensor, "time 3 height width"]
-    """In [0, 1]."""
-    depth: Float[Tensor, "time height width"]
-    """Z-depth in scene units; the first picture's median is 1."""
-    cameras: Cameras
-    """One a picture, the first the identity."""
-    moving: Bool[Tensor, "time height width"]
-    """Where a picture differs from the backdrop; everywhere if the camera moves."""
-    still: Bool[Tensor, "height width"]
-    """Pixels that never change in the whole video."""
-    backdrop: Float[Tensor, "3 height width"]
-    """What each pixel shows most of the time, in [0, 1]."""
-    backdrop_depth: Float[Tensor, "height width"]
-    """Its z-depth."""
-    seconds: float
-    """From the first picture to the last."""
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    @property
-    def is_still(self) -> bool:
-        """Whether the camera stands still."""
-        return bool((self.cameras.camera_to_world == self.cameras.camera_to_world[:1]).all())
-
-    def part(self, first: int, count: int) -> "VideoViews":
-        """Some successive pictures, with the whole video's backdrop."""
-        picked = slice(first, first + count)
-        share = (count - 1) / max(1, len(self) - 1)
-        return VideoViews(
-            self.images[picked],
-            self.depth[picked],
-            self.cameras[picked],
-            self.moving[picked],
-            self.still,
-            self.backdrop,
-            self.backdrop_depth,
-            self.seconds * share,
-        )
-
-    def save(self, path: Path) -> None:
-        """Writes one safetensors file; the first picture under the names of a still scene's input view."""
-        save_tensors(self.tensors(), path)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What is written of it."""
-        return {
-            "image": self.images[0],
-            "depth": self.depth[0],
-            "intrinsics": self.cameras.intrinsics[0],
-            "video.images": self.images,
-            "video.depth": self.depth,
-            "video.camera_to_world": self.cameras.camera_to_world,
-            "video.intrinsics": self.cameras.intrinsics,
-            "video.moving": self.moving,
-            "video.still": self.still,
-            "video.backdrop": self.backdrop,
-            "video.backdrop_depth": self.backdrop_depth,
-            "video.seconds": torch.tensor(self.seconds, dtype=torch.float64),
-        }
-
-    @classmethod
-    def load(cls, path: Path) -> "VideoViews":
-        """Reads what ``save`` wrote.
-
-        Raises:
-            LyraError: the file is missing, damaged or holds a still scene's input.
-        """
-        tensors = load_tensors(path)
-        if "video.images" not in tensors:
-            raise LyraError(f"{path} holds no video: generate the scene anew")
-        given = {name.removeprefix("video."): tensor for name, tensor in tensors.items() if name.startswith("video.")}
-        height, width = given["images"].shape[2:]
-        cameras = Cameras(given.pop("camera_to_world"), given.pop("intrinsics"), height, width)
-        return cls(cameras=cameras, seconds=float(given.pop("seconds")), **given)
-
-
-def estimate_video(
-    estimator: DepthEstimator, video: Video, fov: float | None = None
-) -> tuple[VideoViews, dict[str, Any]]:
+def estimate_video(estimator: DepthEstimator, video: Video, fov: float | None = None) -> tuple[Views, dict[str, Any]]:
     """Depth of every frame, consistent over time, and what stays the same.
 
     Args:
@@ -152,11 +69,11 @@ def find_backdrop(
     return backdrop, moving
 
 
-def _still_camera(estimator: DepthEstimator, video: Video, start: InputViews) -> VideoViews:
+def _still_camera(estimator: DepthEstimator, video: Video, start: Views) -> Views:
     backdrop, moving = find_backdrop(video.frames)
     depths = [_predict(estimator, frame) for frame in video.frames]
     # Sky that comes and goes would tear holes: it is where most pictures have it.
-    sky = torch.stack([depth >= _SKY for depth in depths]).float().mean(0) > 0.5
+    sky = torch.stack([is_sky(depth) for depth in depths]).float().mean(0) > 0.5
     # The backdrop has the first picture's scale, by what both show.
     behind = _without_sky(_align(_predict(estimator, backdrop), start.depth[0], ~moving[0]), ~sky)
     still = ~moving.any(0)
@@ -168,14 +85,19 @@ def _still_camera(estimator: DepthEstimator, video: Video, start: InputViews) ->
             depth = torch.minimum(_align(depth, behind, known), behind)
         else:
             depth = _align(depth, aligned[-1] if aligned else start.depth[0], torch.ones_like(known))
-        depth = torch.where((depth >= _SKY) & ~sky, behind, depth)
+        depth = torch.where(is_sky(depth) & ~sky, behind, depth)
         aligned.append(torch.where(still, behind, depth))
     count = len(video.frames)
     cameras = start.cameras[[0] * count]
-    return VideoViews(video.frames, torch.stack(aligned), cameras, moving, still, backdrop, behind, video.seconds)
+    return Views(
+        video.frames,
+        torch.stack(aligned),
+        cameras,
+        Motion(moving, still, backdrop, behind, video.seconds),
+    )
 
 
-def _moving_camera(estimator: DepthEstimator, video: Video, start: InputViews) -> VideoViews:
+def _moving_camera(estimator: DepthEstimator, video: Video, start: Views) -> Views:
     """Each frame's depth is aligned to the frame before it, seen from where the frame is."""
     assert video.cameras is not None
     # Another field of view than the file's holds for all frames; what the file says of zooming stays.
@@ -195,9 +117,8 @@ def _moving_camera(estimator: DepthEstimator, video: Video, start: InputViews) -
             raise LyraError(f"frame {index} shows nothing of the frame before it: give a slower video")
         depths.append(_align(_predict(estimator, video.frames[index]), known.depth[0, 0], seen))
     moving = torch.ones_like(video.frames[:, 0], dtype=torch.bool)
-    return VideoViews(
-        video.frames, torch.stack(depths), cameras, moving, ~moving[0], video.frames[0], depths[0], video.seconds
-    )
+    motion = Motion(moving, ~moving[0], video.frames[0], depths[0], video.seconds)
+    return Views(video.frames, torch.stack(depths), cameras, motion)
 
 
 def _predict(estimator: DepthEstimator, image: Float[Tensor, "3 height width"]) -> Float[Tensor, "height width"]:
@@ -209,8 +130,8 @@ def _predict(estimator: DepthEstimator, image: Float[Tensor, "3 height width"]) 
 
 def _without_sky(depth: Tensor, solid: Tensor) -> Float[Tensor, "height width"]:
     """Depth in which some pixels are no sky, but as far as what surrounds them."""
-    wrong = solid & (depth >= _SKY)
-    known = (depth < _SKY).float()
+    wrong = solid & is_sky(depth)
+    known = (~is_sky(depth)).float()
     if not bool(wrong.any()) or not bool(known.any()):
         return depth
     filled = fill_holes((depth.log() * known)[None, None], known[None])[0, 0].exp()
@@ -219,13 +140,11 @@ def _without_sky(depth: Tensor, solid: Tensor) -> Float[Tensor, "height width"]:
 
 def _align(depth: Tensor, target: Tensor, known: Tensor) -> Float[Tensor, "height width"]:
     """To a known depth's scale; sky stays where it is."""
-    solid = known & (target < _SKY) & (depth < _SKY)
+    solid = known & ~is_sky(target) & ~is_sky(depth)
     if int(solid.sum()) < _LEAST_KNOWN:
         return depth
-    return torch.where(depth < _SKY, align_depth(depth, target, solid), depth)
+    return torch.where(is_sky(depth), depth, align_depth(depth, target, solid))
 
 
 _LEAST_KNOWN = 16
 """Pixels by which a depth can be aligned."""
-_SKY = 99.0
-"""Depths from here on are the sky's."""

@@ -14,13 +14,15 @@ from torch import Tensor
 from lyra.cache.warp import DepthCache, EdgeFilter, build_cache
 from lyra.depth import DepthPrediction
 from lyra.device.memory import Placement
-from lyra.engine.filming import Film, choose_buffers, film_paths, group_shots
+from lyra.engine.engine import Engine, choose_buffers
 from lyra.engine.paths import CameraPath, preset_path, resample_cameras
+from lyra.engine.shots import Shelf, batch_shots
 from lyra.errors import LyraError
+from lyra.files.clips import Clip
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
 from lyra.models.smoke import build_smoke_model
 from lyra.teacher import DiffusionTeacher, TeacherConfig, TeacherRequest
-from lyra.views.photos_views import InputViews
+from lyra.views.views import Views
 
 MODEL = build_smoke_model()
 CONFIG = MODEL.config.teacher
@@ -47,16 +49,21 @@ class Recorder:
         return MODEL.tokenizer.normalize(MODEL.tokenizer.encode(still))[0]
 
 
-def make_views(count: int = 1) -> InputViews:
+def make_views(count: int = 1) -> Views:
     image = torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     poses = torch.eye(4).repeat(count, 1, 1)
     poses[:, 0, 3] = torch.linspace(0, 0.3, count)
-    return InputViews(image, torch.ones(count, 32, 32), Cameras(poses, LENS.expand(count, 4).clone(), 32, 32))
+    return Views(image, torch.ones(count, 32, 32), Cameras(poses, LENS.expand(count, 4).clone(), 32, 32))
 
 
-def make_film(folder: Path, teacher=None, batch: int = 1) -> Film:
+def make_engine(teacher=None, batch: int = 1, guardrail=None) -> Engine:
     teacher = teacher or MODEL.teacher
-    return Film(teacher, MODEL.tokenizer, FlatDepth(), CONFIG, 7, folder, Placement(batch=batch))
+    return Engine(MODEL, placement=Placement(batch=batch), teacher=teacher, depth=FlatDepth(), guardrail=guardrail)
+
+
+def imagine(engine: Engine, folder: Path, views: Views, paths: list[CameraPath]) -> list[Clip]:
+    [clips] = engine.imagine(views, paths, 7, Shelf(folder, CONFIG.fps))
+    return clips
 
 
 def still_cache(request: TeacherRequest) -> DepthCache:
@@ -75,7 +82,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 def test_each_clip_of_a_long_path_begins_where_the_last_one_ended(tmp_path: Path):
     teacher = Recorder()
-    clips = film_paths(make_film(tmp_path, teacher), make_views(), [long_path(4)])
+    clips = imagine(make_engine(teacher), tmp_path, make_views(), [long_path(4)])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["walk_01", "walk_02", "walk_03", "walk_04"]
     assert len(clips) == len(teacher.requests) == 4
     seed_points = still_cache(teacher.requests[0]).points[0]
@@ -95,13 +102,13 @@ def test_each_clip_of_a_long_path_begins_where_the_last_one_ended(tmp_path: Path
 
 
 def test_a_long_path_resumes_to_the_same_bytes_from_any_clip(tmp_path: Path):
-    film_paths(make_film(tmp_path / "whole"), make_views(), [long_path(3)])
+    imagine(make_engine(), tmp_path / "whole", make_views(), [long_path(3)])
     expected = digests(tmp_path / "whole")
     for lost in (["walk_03"], ["walk_02", "walk_03"]):
-        film_paths(make_film(tmp_path / "again"), make_views(), [long_path(3)])
+        imagine(make_engine(), tmp_path / "again", make_views(), [long_path(3)])
         for name in lost:
             (tmp_path / "again" / name / "clip.safetensors").unlink()
-        film_paths(make_film(tmp_path / "again"), make_views(), [long_path(3)])
+        imagine(make_engine(), tmp_path / "again", make_views(), [long_path(3)])
         assert digests(tmp_path / "again") == expected
 
 
@@ -111,7 +118,7 @@ def test_a_path_that_leaves_the_scene_is_told(tmp_path: Path):
     poses[3:, :3, :3] = torch.diag(torch.tensor([-1.0, 1.0, -1.0]))
     turned = CameraPath("turn", replace(path.cameras, camera_to_world=poses))
     with pytest.raises(LyraError, match=r"leaves the scene.*'turn_01'"):
-        film_paths(make_film(tmp_path, Recorder()), make_views(), [turned])
+        imagine(make_engine(Recorder()), tmp_path, make_views(), [turned])
     assert (tmp_path / "turn_01/clip.safetensors").exists()
 
 
@@ -120,7 +127,7 @@ def test_single_clips_go_in_batches_and_long_ones_alone():
     shots = [{"a": one}, {"b": one}, {"c_1": one, "c_2": one}, {"d": one}, {"e": one}, {"f": one}]
 
     def names(batch: int) -> list[list[str]]:
-        return [[name for shot in group for name in shot] for group in group_shots(shots, batch)]
+        return [[name for shot in group for name in shot] for group in batch_shots(shots, batch)]
 
     assert names(1) == [["a"], ["b"], ["c_1", "c_2"], ["d"], ["e"], ["f"]]
     assert names(2) == [["a", "b"], ["c_1", "c_2"], ["d", "e"], ["f"]]
@@ -132,8 +139,8 @@ def presets() -> list[CameraPath]:
 
 
 def test_a_batch_is_the_clips_up_to_rounding_and_is_run_again_whole(tmp_path: Path):
-    alone = film_paths(make_film(tmp_path / "alone"), make_views(), presets())
-    together = film_paths(make_film(tmp_path / "together", batch=2), make_views(), presets())
+    alone = imagine(make_engine(), tmp_path / "alone", make_views(), presets())
+    together = imagine(make_engine(batch=2), tmp_path / "together", make_views(), presets())
     for a, b in zip(alone, together, strict=True):
         assert torch.allclose(a.latents, b.latents, atol=1e-4)
     expected = digests(tmp_path / "together")
@@ -147,7 +154,7 @@ def test_a_batch_is_the_clips_up_to_rounding_and_is_run_again_whole(tmp_path: Pa
 
     own = MODEL.teacher
     teacher = Counting(own.transformer, own.tokenizer, own.scheduler, own.text, own.negative_text, own.config)
-    film_paths(make_film(tmp_path / "together", teacher, batch=2), make_views(), presets())
+    imagine(make_engine(teacher, batch=2), tmp_path / "together", make_views(), presets())
     assert sizes == [2]
     assert digests(tmp_path / "together") == expected
 
@@ -166,7 +173,7 @@ def test_of_many_posed_photos_those_that_cover_the_path_are_shown():
 
 def test_several_posed_photos_fill_the_buffers(tmp_path: Path):
     teacher = Recorder()
-    film_paths(make_film(tmp_path, teacher), make_views(2), presets()[:1])
+    imagine(make_engine(teacher), tmp_path, make_views(2), presets()[:1])
     assert len(still_cache(teacher.requests[0]).points) == 2
 
 
@@ -176,7 +183,7 @@ def test_values_that_are_not_finite_are_never_stored(tmp_path: Path):
             return super().imagine(request) * float("nan")
 
     with pytest.raises(LyraError, match="not finite in clip 'left'"):
-        film_paths(make_film(tmp_path, Broken()), make_views(), presets()[:1])
+        imagine(make_engine(Broken()), tmp_path, make_views(), presets()[:1])
     assert not list(tmp_path.rglob("*.*"))
 
 
@@ -192,9 +199,9 @@ def test_what_the_guardrail_refuses_is_not_stored(tmp_path: Path):
             raise LyraError("refused")
 
     guardrail = Strict()
-    film = replace(make_film(tmp_path, Recorder()), guardrail=guardrail)
+    engine = make_engine(Recorder(), guardrail=guardrail)
     with pytest.raises(LyraError, match="refused"):
-        film_paths(film, make_views(), presets()[:1])
+        imagine(engine, tmp_path, make_views(), presets()[:1])
     assert guardrail.frames == (CONFIG.frames, 3, 32, 32)
     assert not list(tmp_path.rglob("*.*"))
 
@@ -203,8 +210,8 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import lyra
-from lyra.generate.runs import GenerateOptions
-scene = lyra.load("smoke").generate(sys.argv[1], sys.argv[2], trajectories=("left", "right", "up"))
+from lyra.generate.options import GenerateOptions
+scene = lyra.load("smoke").generate(sys.argv[1], sys.argv[2], trajectories=("left", "right", "up"), spread=True)
 print(len(scene.gaussians))
 """
 
