@@ -24,8 +24,8 @@ from tqdm import tqdm
 import lyra
 from lyra.engine.engine import Engine
 from lyra.errors import MissingExtraError
+from lyra.evaluation.judge import PerceptualDistance
 from lyra.evaluation.metrics import psnr
-from lyra.evaluation.perceptual import PerceptualDistance
 from lyra.evaluation.scores import Scores, TrueViews, visible_from
 from lyra.evaluation.still_worlds import FIRST_HELD_OUT_SEED, to_true_scale
 from lyra.files import write_atomically
