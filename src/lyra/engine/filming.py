@@ -50,6 +50,8 @@ class Film:
     """Holds one folder a clip."""
     placement: Placement
     guardrail: Guardrail | None = None
+    made_of: str = ""
+    """Digest of the run, which its clips carry."""
 
     def decode(self, clip: Clip) -> Float[Tensor, "time 3 height width"]:
         """A clip's pictures in [0, 1]."""
@@ -272,4 +274,4 @@ def _finish(film: Film, name: str, clip: Clip) -> None:
         film.guardrail.check_video((video * 255).round().to(torch.uint8))
     save_video(video, folder / "video.mp4", fps=film.config.fps)
     save_cameras(clip.cameras, folder / "cameras.json")
-    save_clip(clip, _clip_path(film, name))
+    save_clip(clip, _clip_path(film, name), film.made_of)

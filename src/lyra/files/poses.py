@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lyra.errors import LyraError
+from lyra.errors import LyraError, LyraWarning
 from lyra.files.atomic import explain_reading, write_atomically
 from lyra.files.camera_frames import Frame, SeenCamera, Shape, fit, see
 from lyra.files.colmap import is_model, read_model
@@ -69,7 +69,9 @@ def load_cameras(path: Path, height: int, width: int) -> Cameras:
     """
     frames = read_frames(Path(path), height, width)
     if any(not frame.distortion.straight for frame in frames):
-        warnings.warn(f"{path}: lens distortion is ignored, its cameras are taken as pinholes", stacklevel=2)
+        warnings.warn(
+            f"{path}: lens distortion is ignored, its cameras are taken as pinholes", LyraWarning, stacklevel=2
+        )
     shapes = {frame.picture: _shape_where_needed(frame) for frame in frames}
     cameras = [see(Path(path), frame, shapes[frame.picture], (width, height)) for frame in frames]
     return _join(cameras, height, width, straightened=False)

@@ -6,10 +6,12 @@ Each finished clip is on disk before the next begins, so an interrupted run goes
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
+from lyra.depth import DepthEstimator
 from lyra.device.memory import Placement
-from lyra.device.ranks import join_ranks
+from lyra.device.ranks import Ranks, join_ranks
 from lyra.engine.filming import film_paths
 from lyra.engine.synthesis import input_cache
 from lyra.errors import LyraError
@@ -57,8 +59,21 @@ def generate(model: Model, photo_path: Path | None, out: Path, options: Generate
     ranks, timings = join_ranks(), Timings()
     decided = decide(model, photo_path, options, ranks)
     estimator = choose_depth(model, options.depth, decided.placement.device)
-    if ranks.first:
-        prepare_folder(out, decided.identity, options.resume)
+    with prepare_folder(out, decided.identity, options.resume) if ranks.first else nullcontext():
+        return _run(model, photo_path, out, decided, estimator, options, ranks, timings)
+
+
+def _run(
+    model: Model,
+    photo_path: Path | None,
+    out: Path,
+    decided: Decisions,
+    estimator: DepthEstimator,
+    options: GenerateOptions,
+    ranks: Ranks,
+    timings: Timings,
+) -> Scene:
+    """The run itself, in a folder that is held for it."""
     if decided.video is not None and photo_path is not None:
         return generate_from_video(model, photo_path, out, decided, estimator, options, ranks)
     photos, fov = decided.photos, {}

@@ -19,6 +19,7 @@ from lyra.engine.paths import CameraPath, Look, choose_paths
 from lyra.errors import LyraError, MissingExtraError
 from lyra.files.photos import Photo, is_video, load_photo, load_posed_photos
 from lyra.files.videos import Video, load_video
+from lyra.generate.run_folder import digest_identity
 from lyra.geometry.cameras import Cameras
 from lyra.geometry.trajectories import TRAJECTORY_NAMES, TrajectoryName, draw_distance
 from lyra.models.model import Model
@@ -387,6 +388,7 @@ def make_film(
         folder,
         decided.placement,
         decided.guardrail,
+        digest_identity(decided.identity),
     )
 
 
