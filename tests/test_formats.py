@@ -186,7 +186,7 @@ def test_video_levels_are_bt709():
     colors = np.array([[255, 0, 255, 0, 0], [255, 0, 0, 255, 0], [255, 0, 0, 0, 255]], dtype=np.uint8)
     expected = [(235, 128, 128), (16, 128, 128), (63, 102, 240), (173, 42, 26), (32, 240, 118)]
     for color, levels in zip(colors.T, expected, strict=True):
-        planes = images._to_yuv420(np.tile(color[:, None, None], (1, 2, 2)))
+        planes = images.to_yuv420(np.tile(color[:, None, None], (1, 2, 2)))
         assert planes.shape == (3, 2)
         assert (planes[0, 0], planes[2, 0], planes[2, 1]) == levels
 

@@ -9,6 +9,10 @@ class LyraError(Exception):
     """A problem with the input, the machine or the request; the message says what is wrong and what to do."""
 
 
+class LyraWarning(UserWarning):
+    """Something that a user may want to know; the command line prints it as a note of one line."""
+
+
 class MissingExtraError(LyraError):
     """An optional package is not installed; the message names the extra that brings it."""
 

@@ -215,7 +215,7 @@ def verify(
         size: Shorter side of the pictures in pixels.
         save: Folder for the pictures.
     """
-    from lyra.viewer.verification import NEEDED_PSNR, verify_scene
+    from lyra.viewer.verification import verify_scene
 
     found = verify_scene(scene, views, size, save)
     numbers = found.as_json()
@@ -226,9 +226,8 @@ def verify(
             print(f"view {row['view']} by {row['backend']}: {row['psnr']:.1f} dB")
         for name, value in numbers.items():
             print(f"{name:>17} {value:.4g}" if isinstance(value, float) else f"{name:>17} {value}")
-    if not found.agrees:
-        least = numbers["psnr"]
-        raise LyraError(f"the page differs from the renderer: {least:.1f} dB where {NEEDED_PSNR:g} are needed")
+    if found.problem is not None:
+        raise LyraError(found.problem)
 
 
 @app.command

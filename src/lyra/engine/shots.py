@@ -111,6 +111,8 @@ class Shelf:
     """Holds one folder a clip: ``clip.safetensors``, ``cameras.json`` and ``video.mp4``."""
     fps: float = 24.0
     """Of the videos."""
+    made_of: str = ""
+    """Digest of the run, which its clips on disk carry."""
     clips: dict[str, Clip] = field(default_factory=dict)
     """Those that are kept in memory."""
 
@@ -136,7 +138,7 @@ class Shelf:
             return
         save_video(_each(frames), self.folder / name / "video.mp4", fps=self.fps)
         save_cameras(clip.cameras, self.folder / name / "cameras.json")
-        save_clip(clip, self._path(name))
+        save_clip(clip, self._path(name), self.made_of)
 
     def _path(self, name: str) -> Path:
         assert self.folder is not None

@@ -6,7 +6,8 @@ same content; every reader answers a file that is not what it should be with a o
 """
 
 from lyra.files.atomic import sha256_file, write_atomically
-from lyra.files.images import load_image, save_image, save_video
+from lyra.files.films import save_video
+from lyra.files.images import load_image, save_image
 from lyra.files.moving_splats import load_dynamic, save_4dgs, save_dynamic, save_frames
 from lyra.files.poses import load_cameras, save_cameras
 from lyra.files.splats import load_ply, save_ply

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ _WRITING_ADVICE = {
     errno.ENAMETOOLONG: "the name is too long, choose a shorter one",
     errno.EFBIG: "the file is too large for this disk, choose another folder",
 }
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{6}(?P<process>[0-9a-f]{6,})\.part")
 
 
 @contextlib.contextmanager
@@ -37,7 +39,7 @@ def write_atomically(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     # The name is cut so that the temporary one is not too long where the final one is just short enough.
-    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.part")
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(3)}{os.getpid():06x}.part")
     try:
         with explain_writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,6 +50,30 @@ def write_atomically(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file has a name under which :func:`write_atomically` writes."""
+    return _TEMPORARY.fullmatch(path.name) is not None
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file is what a process has left that ended while it wrote; one that still writes has left nothing.
+
+    The name ends in the process's number. One of another machine is not known to live, and is left over.
+    """
+    match = _TEMPORARY.fullmatch(path.name)
+    return match is not None and not _lives(int(match["process"], 16))
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 @contextlib.contextmanager

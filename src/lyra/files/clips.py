@@ -7,8 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra.files import load_tensors, save_tensors
+from lyra.files.tensors import load_notes, load_tensors, save_tensors
 from lyra.geometry.cameras import Cameras
+
+MADE_OF = "made_of"
+"""Name of the note that holds the digest."""
 
 
 @dataclass(frozen=True)
@@ -21,15 +24,24 @@ class Clip:
     """One view a frame, at the video's size in pixels."""
 
 
-def save_clip(clip: Clip, path: Path) -> None:
-    """Writes a clip to one safetensors file, in float32."""
+def save_clip(clip: Clip, path: Path, made_of: str = "") -> None:
+    """Writes a clip to one safetensors file, in float32, with a digest of the run that made it where there is one."""
     tensors = {
         "latents": clip.latents.float(),
         "camera_to_world": clip.cameras.camera_to_world,
         "intrinsics": clip.cameras.intrinsics,
         "size": torch.tensor([clip.cameras.height, clip.cameras.width]),
     }
-    save_tensors(tensors, path)
+    save_tensors(tensors, path, {MADE_OF: made_of} if made_of else None)
+
+
+def clip_is_of(path: Path, made_of: str) -> bool:
+    """Whether a clip on disk was made by the run with this digest; one that carries none, of before, is believed.
+
+    Raises:
+        LyraError: the file is missing or damaged.
+    """
+    return load_notes(path).get(MADE_OF, made_of) == made_of
 
 
 def load_clip(path: Path) -> Clip:

@@ -1,15 +1,13 @@
 """What a user hands in: photos of any kind, brought to the model's shape.
 
-A photo is never squashed: it is turned upright, cropped around its centre to the model's aspect ratio and
-resampled. Everything a user can get wrong ends as a one-line :class:`~lyra.errors.LyraError`.
+A photo is never squashed: it is turned upright, straightened where its lens is known to bend, cropped around its centre
+to the model's aspect ratio and resampled. Everything a user can get wrong ends as a one-line
+:class:`~lyra.errors.LyraError`.
 """
 
 import hashlib
 import io
 import math
-import struct
-import warnings
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,50 +15,43 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageCms
 from torch import Tensor
 
 from lyra.errors import LyraError
+from lyra.files.camera_frames import SeenCamera, fit
+from lyra.files.kinds import is_video
+from lyra.files.lenses import straighten_picture
+from lyra.files.orientation import Orientation
+from lyra.files.panoramas import describe_panorama
+from lyra.files.picture_files import (
+    DECODING_ERRORS,
+    LARGEST_ASPECT,
+    LARGEST_PIXELS,
+    SMALLEST_SIDE,
+    guard,
+    load_pixels,
+    open_picture,
+)
 from lyra.files.poses import load_posed_images
 from lyra.geometry.cameras import Cameras
 
-SMALLEST_SIDE = 16
-"""Pixels below which a photo holds nothing to reconstruct."""
-LARGEST_ASPECT = 8.0
-"""Longer over shorter side; beyond it a centre crop would show a meaningless part."""
-LARGEST_PIXELS = 178_000_000
-"""More is refused before decoding (a decompression bomb, or a file that would not fit in memory)."""
-LARGEST_BYTES = 1 << 30
+__all__ = [
+    "LARGEST_ASPECT",
+    "LARGEST_PIXELS",
+    "SMALLEST_SIDE",
+    "Photo",
+    "centre_crop",
+    "is_video",
+    "load_photo",
+    "load_posed_photos",
+    "show_straight",
+]
+
 PLAUSIBLE_FOV = (5.0, 150.0)
 """Degrees; a field of view outside is taken for a mistake in the EXIF data."""
 DIAGONAL_35MM = math.hypot(36.0, 24.0)
 """Diagonal of a 35 mm frame in mm, to which "35 mm equivalent" focal lengths refer (CIPA DCG-001)."""
-
-# A closed list: other Pillow plugins are rare, and some start external programs (EPS). MPO, a phone's JPEG
-# with extra pictures, opens through JPEG.
-PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "PPM", "JPEG2000")
-_STILL_BRANDS = {b"avif", b"avis", b"heic", b"heix", b"heif", b"mif1", b"msf1", b"hevc"}
-_VIDEO_SUFFIXES = {
-    ".mp4",
-    ".mov",
-    ".mkv",
-    ".webm",
-    ".avi",
-    ".m4v",
-    ".mpg",
-    ".mpeg",
-    ".wmv",
-    ".ts",
-    ".mts",
-    ".m2ts",
-    ".3gp",
-    ".flv",
-    ".ogv",
-}
-_DECODING_ERRORS = (
-    *(OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError),
-    *(struct.error, zlib.error),
-)
 
 
 @dataclass(frozen=True)
@@ -87,28 +78,31 @@ class Photo:
         return cls(image, None, (width, height), (0, 0, width, height), "", ())
 
 
-def load_photo(path: Path, height: int, width: int) -> Photo:
+def load_photo(path: Path, height: int, width: int, camera: SeenCamera | None = None) -> Photo:
     """Reads a photo and brings it to ``height`` x ``width`` pixels.
 
-    EXIF rotation is applied, transparency is laid over white, embedded color profiles are converted to sRGB,
-    and of an animation the first frame is taken.
+    EXIF rotation is applied, transparency is laid over white, embedded color profiles are converted to sRGB, of an
+    animation the first frame is taken, and of a file of several pages the first that is no smaller version of another.
+
+    Args:
+        path: Any file that Pillow reads; a raw or HEIC photo with the extra "photos".
+        height: Of the result in pixels.
+        width: Of the result in pixels.
+        camera: Where it is known, the camera that the photo was taken with: a distorted lens is straightened.
 
     Raises:
         LyraError: The file is missing, unreadable, no photo, damaged, too small, too elongated or too large.
     """
     path = Path(path)
-    data = _read(path)
-    notes: list[str] = []
-    # Pillow reports odd metadata as warnings; they are of no use to someone who wants a scene.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        opened = _open(path, data)
-        _check_size(path, opened.size)
-        if getattr(opened, "n_frames", 1) > 1 and opened.format != "MPO":
-            notes.append("an animation: its first frame was used")
-        focal = _focal_in_pixels(opened)
-        upright = _decode(path, opened, notes)
-        rgb = _to_srgb(path, upright, notes)
+    opened = open_picture(path)
+    notes = list(opened.notes)
+    with guard(path):
+        focal = _focal_in_pixels(opened.image)
+        rgb = _to_srgb(path, load_pixels(opened), notes)
+        notes += describe_panorama(opened.image, rgb)
+        if camera is not None and not camera.lens.distortion.straight:
+            rgb = straighten_upright(rgb, camera)
+            notes.append("its lens distortion was undone")
     crop = centre_crop(rgb.size, height, width)
     crop_size = (crop[2] - crop[0], crop[3] - crop[1])
     notes += _describe_fit(rgb.size, crop_size, height, width)
@@ -119,131 +113,38 @@ def load_photo(path: Path, height: int, width: int) -> Photo:
         fov_degrees=_plausible_fov(focal, min(crop_size), notes),
         source_size=rgb.size,
         crop=crop,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=hashlib.sha256(opened.data).hexdigest(),
         notes=tuple(notes),
     )
+
+
+def straighten_upright(rgb: Image.Image, camera: SeenCamera) -> Image.Image:
+    """An upright picture, straightened as it is stored or as it is shown, whichever its camera was made for."""
+    if not camera.stored:
+        return straighten_picture(rgb, camera.lens)
+    return camera.orientation.show(straighten_picture(camera.orientation.store(rgb), camera.lens))
+
+
+def show_straight(stored: Image.Image, orientation: Orientation, camera: SeenCamera | None) -> Image.Image:
+    """A stored picture as it is shown, straightened where its camera is known to bend lines."""
+    rgb = orientation.show(stored)
+    return rgb if camera is None or camera.lens.distortion.straight else straighten_upright(rgb, camera)
 
 
 def load_posed_photos(path: Path, height: int, width: int) -> tuple[list[Photo], Cameras]:
     """The photos that a camera file names, and their cameras, at ``height`` x ``width`` pixels.
 
     Raises:
-        LyraError: the file or a photo is missing or unusable.
+        LyraError: the file or a photo is missing or unusable, or a camera is of another picture.
     """
-    paths, cameras = load_posed_images(path, height, width)
-    return [load_photo(photo, height, width) for photo in paths], cameras
-
-
-def _read(path: Path) -> bytes:
-    """The file's bytes, after the checks that need no decoding."""
-    try:
-        if path.is_dir():
-            raise LyraError(f"{path} is a folder: give one photo (JPEG, PNG, WebP or TIFF)")
-        size = path.stat().st_size
-        if size == 0:
-            raise LyraError(f"{path} is empty: export or download the photo again")
-        with path.open("rb") as file:
-            head = file.read(32)
-            if _has_video_head(path, head):
-                raise LyraError(f"{path} is a video where a photo is expected: give one photo")
-            if _is_heic(head):
-                raise LyraError(f"{path} is a HEIC photo, which cannot be read: convert it to JPEG or PNG")
-            if size > LARGEST_BYTES:
-                raise LyraError(f"{path} has {size / 2**30:.1f} GiB, too much for a photo: export it as JPEG")
-            return head + file.read()
-    except FileNotFoundError:
-        raise LyraError(f"{path} does not exist: check the path") from None
-    except PermissionError:
-        raise LyraError(f"{path} cannot be read: no permission (chmod +r, or copy it)") from None
-    except OSError as error:
-        raise LyraError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def is_video(path: Path) -> bool:
-    """Whether a file is a video, by its content or else its suffix; False where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return _has_video_head(path, file.read(32))
-    except OSError:
-        return False
-
-
-def _has_video_head(path: Path, head: bytes) -> bool:
-    """By content, so that a video under another name is told apart; by suffix for the rest."""
-    if head[4:8] == b"ftyp":
-        return head[8:12] not in _STILL_BRANDS
-    if head.startswith(b"\x1aE\xdf\xa3") or (head.startswith(b"RIFF") and head[8:12] == b"AVI "):
-        return True
-    return path.suffix.lower() in _VIDEO_SUFFIXES
-
-
-def _is_heic(head: bytes) -> bool:
-    return head[4:8] == b"ftyp" and head[8:12] not in (b"avif", b"avis") and b"avif" not in head[16:]
-
-
-def _open(path: Path, data: bytes) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(data), formats=PHOTO_FORMATS)
-    except Image.DecompressionBombError:
-        raise LyraError(f"{path} has too many pixels: scale it below {LARGEST_PIXELS // 10**6} MP") from None
-    except _DECODING_ERRORS:
-        raise LyraError(f"{path} is no photo that can be read: give a JPEG, PNG, WebP or TIFF") from None
-
-
-def _check_size(path: Path, size: tuple[int, int]) -> None:
-    shape = f"{size[0]}x{size[1]}"
-    if min(size) < SMALLEST_SIDE:
-        raise LyraError(f"{path} is {shape} pixels, the shorter side is too small: give at least {SMALLEST_SIDE}")
-    if max(size) > LARGEST_ASPECT * min(size):
-        raise LyraError(f"{path} is {shape} pixels, more than {LARGEST_ASPECT:.0f}:1: crop it first")
-    if size[0] * size[1] > LARGEST_PIXELS:
-        raise LyraError(f"{path} is {shape} pixels, too many: scale it below {LARGEST_PIXELS // 10**6} MP")
-
-
-def _decode(path: Path, image: Image.Image, notes: list[str]) -> Image.Image:
-    """All pixels, upright. A file that ends early is an error, never a half-grey picture."""
-    damaged = f"{path} is damaged or incomplete: export or download the photo again"
-    # Another library in the process may have switched Pillow to filling what is missing with grey.
-    tolerant, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
-    try:
-        if image.format in ("JPEG", "MPO") and not _has_end_marker(image.fp.getvalue()):  # pyright: ignore
-            raise LyraError(damaged)
-        image.load()
-    except MemoryError:
-        raise LyraError(f"{path} does not fit in memory: scale it down first") from None
-    except _DECODING_ERRORS:
-        raise LyraError(damaged) from None
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-        upright = ImageOps.exif_transpose(image)
-    except _DECODING_ERRORS:  # broken EXIF does not make the pixels unusable
-        notes.append("its EXIF data is damaged and was ignored")
-        return image
-    if orientation in range(2, 9):
-        notes.append("turned upright by its EXIF orientation")
-    return upright
-
-
-def _has_end_marker(data: bytes) -> bool:
-    """Whether a JPEG's entropy-coded data is followed by an end-of-image marker.
-
-    An interrupted download into a preallocated file is padded with zeros, which decode to grey without error.
-    Segments are skipped by their lengths because the EXIF thumbnail holds an end marker of its own.
-    """
-    position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-        elif marker == 0xDA:
-            return data.find(b"\xff\xd9", position) >= 0
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without a length
-            position += 2
-        else:
-            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return b"\xff\xd9" in data[position:]
+    posed = load_posed_images(path)
+    photos = [load_photo(picture, height, width, camera) for picture, camera in posed]
+    poses = np.stack([camera.pose for _, camera in posed])
+    intrinsics = np.stack([fit(camera.shown_lens(), height, width) for _, camera in posed])
+    cameras = Cameras(
+        torch.from_numpy(poses.astype(np.float32)), torch.from_numpy(intrinsics.astype(np.float32)), height, width
+    )
+    return photos, cameras
 
 
 def _to_srgb(path: Path, image: Image.Image, notes: list[str]) -> Image.Image:
@@ -292,7 +193,7 @@ def _apply_profile(image: Image.Image, profile: bytes, notes: list[str]) -> Imag
             outputMode="RGB",
             flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
         )
-    except (ImageCms.PyCMSError, *_DECODING_ERRORS):
+    except (ImageCms.PyCMSError, *DECODING_ERRORS):
         notes.append("its color profile is damaged and was ignored")
         return image.convert("RGB")
     notes.append("colors were converted from its embedded profile to sRGB")
@@ -337,7 +238,7 @@ def _focal_in_pixels(image: Image.Image) -> float | None:
             return None
         scale = max(image.size) / max(taken) if min(taken) > 0 else 1.0
         pixels = focal * density / unit * scale
-    except (*_DECODING_ERRORS, ArithmeticError, AttributeError):
+    except DECODING_ERRORS:
         return None
     return pixels if math.isfinite(pixels) and pixels > 0 else None
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lyra.errors import LyraError
+from lyra.errors import LyraError, LyraWarning
 from lyra.files.atomic import explain_reading, write_atomically
 from lyra.geometry.gaussians import Gaussians
 
@@ -21,6 +21,8 @@ COLUMNS = (
 )
 _OPACITY_MARGIN = 1e-6
 _SCALE_MARGIN = 1e-8
+_MOST_UNFIT = 0.05
+"""Share of Gaussians with NaN or infinity that are left out with a note; more is a damaged file."""
 _LARGEST_HEADER = 1 << 16
 _TYPES = {
     **{"char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2"},
@@ -73,7 +75,8 @@ def load_ply(path: Path) -> Gaussians:
     """Reads a 3DGS PLY of any column order, in float32.
 
     Normals and unknown columns are skipped. Of spherical harmonics only degree 0 is used (with a
-    warning), and colors are clamped to [0, 1]; rotations are normalised.
+    warning), and colors are clamped to [0, 1]; rotations are normalised. Rows of zeros, and a few with NaN, are left
+    out with a warning.
 
     Raises:
         LyraError: The file is missing, no 3DGS PLY, truncated, or holds NaN.
@@ -91,8 +94,58 @@ def load_ply(path: Path) -> Gaussians:
         data = file.read(header.count * header.row.itemsize)
     rows = np.frombuffer(data, dtype=header.row)
     if "f_rest_0" in header.names:
-        warnings.warn(f"{path}: view-dependent color (f_rest) is ignored", stacklevel=2)
-    return _activate(path, {name: rows[name].astype(np.float64) for name in COLUMNS})
+        warnings.warn(f"{path}: view-dependent color (f_rest) is ignored", LyraWarning, stacklevel=2)
+    # What a program has made room for and never written.
+    void = np.all([rows[name] == 0 for name in COLUMNS], axis=0)
+    if void.all():
+        raise LyraError(f"{path} holds nothing but zeros: make or download it again")
+    if void.any():
+        warnings.warn(f"{path}: {void.sum()} rows of zeros were left out", LyraWarning, stacklevel=2)
+        rows = rows[~void]
+    gaussians, unfit = _activate(path, {name: rows[name].astype(np.float64) for name in COLUMNS})
+    if unfit:
+        warnings.warn(f"{path}: {unfit} Gaussians with NaN or infinity were left out", LyraWarning, stacklevel=2)
+    return gaussians
+
+
+def read_elements(path: Path) -> dict[str, np.ndarray]:
+    """The numbers of what stands behind the Gaussians of a PLY, by element, flattened; lists end the reading.
+
+    Raises:
+        LyraError: as :func:`load_ply`.
+    """
+    with explain_reading(path), path.open("rb") as file:
+        start = file.read(_LARGEST_HEADER)
+        header = _read_header(path, start)
+        file.seek(header.length + header.count * header.row.itemsize)
+        data = file.read(_LARGEST_HEADER)
+    found, at = {}, 0
+    for name, count, kinds in _later_elements(start[: header.length].decode("latin-1"), header.row):
+        row = np.dtype([(f"_{i}", kind) for i, kind in enumerate(kinds)])
+        values = np.frombuffer(data[at : at + count * row.itemsize], dtype=row)
+        if len(values) < count:
+            break
+        at += count * row.itemsize
+        found[name] = np.array([list(value) for value in values.tolist()], dtype=np.float64).ravel()
+    return found
+
+
+def _later_elements(header: str, first: np.dtype) -> list[tuple[str, int, list[str]]]:
+    """Name, count and types of the elements after the first, up to one that holds lists or is large."""
+    order = ">" if first[0].byteorder == ">" else "<"
+    elements: list[tuple[str, int, list[str]]] = []
+    for line in map(str.split, header.splitlines()):
+        if line[:1] == ["element"]:
+            elements.append((line[1], int(line[2]) if line[2].isdecimal() else 0, []))
+        elif line[:1] == ["property"] and elements:
+            kind = _TYPES.get(line[1]) if len(line) == 3 else None
+            elements[-1][2].append("?" if kind is None else order + kind)
+    later = []
+    for name, count, kinds in elements[1:]:
+        if "?" in kinds or not kinds or not 0 < count <= 4096:
+            break
+        later.append((name, count, kinds))
+    return later
 
 
 @dataclass(frozen=True)
@@ -136,7 +189,9 @@ def _read_header(path: Path, start: bytes) -> _Header:
     return _Header(end.end(), int(element[2]), row)
 
 
-def _activate(path: Path, columns: dict[str, np.ndarray]) -> Gaussians:
+def _activate(path: Path, columns: dict[str, np.ndarray]) -> tuple[Gaussians, int]:
+    """The Gaussians of some columns, and how many rows were left out since they hold NaN or infinity."""
+
     def stack(prefix: str, count: int) -> np.ndarray:
         return np.stack([columns[f"{prefix}_{i}"] for i in range(count)], axis=1)
 
@@ -153,10 +208,13 @@ def _activate(path: Path, columns: dict[str, np.ndarray]) -> Gaussians:
         "opacities": opacities,
         "colors": np.clip(stack("f_dc", 3) * SH_DEGREE_0 + 0.5, 0, 1),
     }
-    tensors: dict[str, Tensor] = {}
-    for name, value in values.items():
-        single = value.astype(np.float32)
-        if not np.isfinite(single).all():
-            raise LyraError(f"{path} holds NaN or infinite {name}: make or download it again")
-        tensors[name] = torch.from_numpy(single)
-    return Gaussians(**tensors)
+    with np.errstate(over="ignore"):
+        singles = {name: value.astype(np.float32) for name, value in values.items()}
+    fit = {name: np.isfinite(value).reshape(len(value), -1).all(axis=1) for name, value in singles.items()}
+    kept = np.logical_and.reduce(list(fit.values()))
+    unfit = int((~kept).sum())
+    if unfit > _MOST_UNFIT * len(kept):
+        name = next(name for name, rows in fit.items() if not rows.all())
+        raise LyraError(f"{path} holds NaN or infinite {name}: make or download it again")
+    tensors: dict[str, Tensor] = {name: torch.from_numpy(value[kept]) for name, value in singles.items()}
+    return Gaussians(**tensors), unfit

@@ -19,8 +19,8 @@ _TYPE_NAMES = {
 }
 
 
-def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Writes a safetensors file; the same tensors give the same bytes.
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, notes: Mapping[str, str] | None = None) -> None:
+    """Writes a safetensors file; the same tensors and notes (the format's metadata) give the same bytes.
 
     The header is written here because the safetensors library's errors do not tell a full disk from other failures.
 
@@ -30,7 +30,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """
     # Largest alignment first, as the library does, so that every tensor lies where it can be mapped into memory.
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
-    header: dict[str, object] = {}
+    header: dict[str, object] = {"__metadata__": dict(sorted(notes.items()))} if notes else {}
     end = 0
     for name, tensor in ordered:
         start, end = end, end + tensor.numel() * tensor.element_size()
@@ -43,6 +43,22 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
         for _, tensor in ordered:
             flat = tensor.detach().cpu().contiguous().reshape(-1)
             file.write(flat.view(torch.uint8).numpy().data)
+
+
+def load_notes(path: Path) -> dict[str, str]:
+    """The notes (metadata) of a safetensors file, without its tensors.
+
+    Raises:
+        LyraError: The file is missing, unreadable, damaged or no safetensors file.
+    """
+    path = Path(path)
+    with explain_reading(path), path.open("rb"):
+        pass
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError):
+        raise LyraError(f"{path} is damaged or no safetensors file: make or download it again") from None
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

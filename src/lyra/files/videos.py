@@ -1,9 +1,10 @@
 """A video that a user hands in: some of its frames, evenly spaced in time, at the model's shape.
 
-Frames are treated as photos are: turned upright, cropped around the centre, never squashed.
+Frames are treated as photos are: turned upright, straightened, cropped around the centre, never squashed.
 """
 
 import bisect
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,16 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from lyra.errors import LyraError, MissingExtraError
-from lyra.files import load_cameras, sha256_file
-from lyra.files.photos import LARGEST_ASPECT, LARGEST_PIXELS, SMALLEST_SIDE, centre_crop, is_video
+from lyra.files.atomic import sha256_file
+from lyra.files.camera_frames import SeenCamera, Shape
+from lyra.files.kinds import is_video
+from lyra.files.orientation import Orientation, read_display_matrix
+from lyra.files.panoramas import NOTE as PANORAMA
+from lyra.files.photos import LARGEST_ASPECT, LARGEST_PIXELS, SMALLEST_SIDE, centre_crop, show_straight
+from lyra.files.poses import fit_cameras, load_seen_cameras
 from lyra.geometry.cameras import Cameras
 
 __all__ = ["Video", "is_video", "load_video"]
@@ -27,6 +34,9 @@ _LEAST_WHOLE = 0.9
 """Share of the length that a file gives itself that its frames must reach."""
 _BLACK = 3.0
 """Standard deviation in 8-bit levels, over all frames, below which a video shows nothing."""
+_UNTAGGED, _BT709, _BT601 = 2, 1, 5
+"""Matrix coefficients of ISO/IEC 23091-2: not told, and the two that untagged videos have."""
+_HD_LINES = 720
 _HDR = {16: "PQ", 18: "HLG"}
 """Transfer characteristics of ISO/IEC 23091-2 that are not shown as sRGB."""
 
@@ -57,40 +67,73 @@ class Video:
         return cls(frames, seconds, (width, height), (0, 0, width, height), "", None, ())
 
 
+@dataclass(frozen=True)
+class _Look:
+    """What all frames of a video have in common."""
+
+    orientation: Orientation
+    pixel_shape: float
+    """A pixel's width over its height."""
+    shape: Shape
+    """As stored, with square pixels."""
+
+
 def load_video(
     path: Path, height: int, width: int, frames: int | Callable[[float], int], cameras: Path | None = None
 ) -> Video:
     """Reads some frames of a video, evenly spaced from its first to its last.
 
-    Rotation is applied; times are the file's own, so that a variable frame rate does no harm; of a video with fewer
-    frames some come twice. Cameras are read from ``cameras`` or, in ViPE's folders, from beside the video.
+    Turns and mirrors of its display matrix are applied; times are the file's own, so that a variable frame rate does no
+    harm; of a video with fewer frames some come twice. Cameras are read from ``cameras`` or, in ViPE's folders, from
+    beside the video; they turn with the frames, and a lens that is distorted is straightened.
 
     Args:
         path: Any file that FFmpeg decodes.
         height: Of the model's frames in pixels.
         width: Of the model's frames in pixels.
         frames: How many, at least 2; or how many of a length in seconds.
-        cameras: JSON, ``transforms.json`` or NPZ with one camera a source frame.
+        cameras: A camera file of any kind that ``load_cameras`` reads, with one camera a source frame.
 
     Raises:
         LyraError: the file is missing, damaged, holds no moving picture, or the cameras do not fit it.
     """
     path = Path(path)
     notes: list[str] = []
-    times = _read_times(path, notes)
+    with _guard(path):
+        times, look = _read_times(path, notes)
     seconds = max(times[-1] - times[0], 1e-3)
     count = frames if isinstance(frames, int) else frames(seconds)
     picks = [_nearest(times, moment) for moment in np.linspace(times[0], times[-1], count)]
     if len(set(picks)) < count:
         notes.append(f"it has {len(times)} frames where the model takes {count}: some are shown twice")
-    pictures, source_size, crop = _read_frames(path, picks, height, width)
+    file = cameras or _vipe_cameras(path)
+    seen = None if file is None else _pick_cameras(file, picks, len(times), look.shape)
+    with _guard(path):
+        pictures, crop = _read_frames(path, picks, height, width, look, seen)
     if pictures.std() * 255 < _BLACK:
         raise LyraError(f"{path} shows nothing but one color: give a video of a scene")
-    file = cameras or _vipe_cameras(path)
-    poses = None if file is None else _pick_cameras(file, picks, len(times), height, width)
-    if poses is None:
+    poses = None
+    if seen is None:
         notes.append("no cameras were given: the camera is taken as still")
-    return Video(pictures, seconds, source_size, crop, sha256_file(path), poses, tuple(notes))
+    else:
+        fitted = fit_cameras(seen, height, width)
+        poses = fitted.relative_to(fitted.camera_to_world[0])
+        if any(not camera.lens.distortion.straight for camera in seen):
+            notes.append("its lens distortion was undone")
+    return Video(pictures, seconds, look.shape.shown, crop, sha256_file(path), poses, tuple(notes))
+
+
+@contextlib.contextmanager
+def _guard(path: Path) -> Iterator[None]:
+    """Ends what a decoder complains of anywhere as one line."""
+    try:
+        import av
+    except ImportError as error:
+        raise MissingExtraError("PyAV", "video", "reading a video") from error
+    try:
+        yield
+    except (av.FFmpegError, ValueError, MemoryError):
+        raise LyraError(f"{path} {_DAMAGED}") from None
 
 
 def _open(path: Path) -> Any:
@@ -120,8 +163,13 @@ def _open(path: Path) -> Any:
     return container
 
 
-def _decode(path: Path, notes: list[str] | None = None) -> Iterator[Any]:
-    """All whole frames that can be decoded; a file that ends early gives those before its end."""
+def _decode(
+    path: Path, notes: list[str] | None = None, title: str = "reading", count: int | None = None
+) -> Iterator[Any]:
+    """All whole frames that can be decoded; a file that ends early gives those before its end.
+
+    What takes longer than a second is seen to go on.
+    """
     with _open(path) as container:
         import av
 
@@ -130,13 +178,18 @@ def _decode(path: Path, notes: list[str] | None = None) -> Iterator[Any]:
         if size[0] * size[1] > LARGEST_PIXELS:
             raise LyraError(f"{path} is {size[0]}x{size[1]} pixels, too many: scale it down first")
         end, whole = 0.0, True
+        total = count or stream.frames or round(_declared_end(container) * float(stream.average_rate or 25)) or None
+        bar = tqdm(total=total, desc=title, unit="frame", delay=1.0, mininterval=0.5, leave=False)
         try:
             for frame in container.decode(stream):
+                bar.update()
                 if not frame.is_corrupt:
                     end = max(end, _end(frame, stream))
                     yield frame
         except (av.FFmpegError, ValueError):
             whole = False
+        finally:
+            bar.close()
         if notes is not None and not (whole and end >= _LEAST_WHOLE * _declared_end(container)):
             notes.append("its end is damaged or missing: only what comes before was used")
 
@@ -158,25 +211,39 @@ def _declared_end(container: Any) -> float:
     return ((container.start_time or 0) + container.duration) / 1e6
 
 
-def _read_times(path: Path, notes: list[str]) -> list[float]:
-    """Seconds of every frame, ascending."""
+def _read_times(path: Path, notes: list[str]) -> tuple[list[float], _Look]:
+    """Seconds of every frame, ascending, and what the first shows of them all."""
     times: list[float] = []
-    rate = None
-    for frame in _decode(path, notes):
-        if rate is None:
-            rate = 1 / 25
+    look = None
+    for frame in _decode(path, notes, "reading"):
+        if look is None:
             _check_size(path, frame.width, frame.height)
-            if frame.color_trc in _HDR:
-                name = _HDR[frame.color_trc]
-                notes.append(f"its colors are HDR ({name}) and taken as sRGB: they come out pale, export it as SDR")
+            look = _look_of(path, frame, notes)
         # Some containers have no times, or the same twice.
-        stamp = frame.time if frame.time is not None else (times[-1] + rate if times else 0.0)
+        stamp = frame.time if frame.time is not None else (times[-1] + 1 / 25 if times else 0.0)
         times.append(max(float(stamp), times[-1] + 1e-4) if times else float(stamp))
-    if not times:
+    if look is None:
         raise LyraError(f"{path} has no frame that can be decoded: export or download it again")
     if len(times) == 1:
         raise LyraError(f"{path} has a single frame: give it as a photo (PNG or JPEG)")
-    return times
+    return times, look
+
+
+def _look_of(path: Path, frame: Any, notes: list[str]) -> _Look:
+    """How a video's frames are shown, by its first."""
+    if frame.color_trc in _HDR:
+        name = _HDR[frame.color_trc]
+        notes.append(f"its colors are HDR ({name}) and taken as sRGB: they come out pale, export it as SDR")
+    if frame.side_data.get("SPHERICAL") is not None:
+        notes.append(PANORAMA)
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    orientation, exact = read_display_matrix(None if matrix is None else bytes(matrix))
+    if not exact:
+        notes.append("it is to be shown turned by an odd angle, which was rounded to quarter turns")
+    with _open(path) as container:
+        pixel_shape = float(container.streams.video[0].sample_aspect_ratio or 1)
+    size = _square_size(frame.width, frame.height, pixel_shape)
+    return _Look(orientation, pixel_shape, Shape(*size, orientation))
 
 
 def _check_size(path: Path, width: int, height: int) -> None:
@@ -193,35 +260,38 @@ def _nearest(times: Sequence[float], moment: float) -> int:
 
 
 def _read_frames(
-    path: Path, picks: Sequence[int], height: int, width: int
-) -> tuple[Float[Tensor, "time 3 height width"], tuple[int, int], tuple[int, int, int, int]]:
-    """The frames of these numbers, ascending."""
+    path: Path, picks: Sequence[int], height: int, width: int, look: _Look, seen: Sequence[SeenCamera] | None
+) -> tuple[Float[Tensor, "time 3 height width"], tuple[int, int, int, int]]:
+    """The frames of these numbers, ascending, and the part of them that is used."""
     wanted, last = set(picks), picks[-1]
+    lenses = {} if seen is None else dict(zip(picks, seen, strict=True))
     pictures: dict[int, np.ndarray] = {}
-    size, crop = (0, 0), (0, 0, 0, 0)
-    with _open(path) as container:
-        shape = float(container.streams.video[0].sample_aspect_ratio or 1)
-    for number, frame in enumerate(_decode(path)):
+    crop = centre_crop(look.shape.shown, height, width)
+    for number, frame in enumerate(_decode(path, title="frames", count=last + 1)):
         if number in wanted:
-            picture = _with_square_pixels(frame.to_image(), shape)
-            if frame.rotation:
-                picture = picture.rotate(frame.rotation, expand=True)
-            size = picture.size
-            crop = centre_crop(size, height, width)
+            picture = _to_rgb(frame).resize((look.shape.width, look.shape.height), Image.Resampling.BICUBIC)
+            picture = show_straight(picture, look.orientation, lenses.get(number))
             small = picture.resize((width, height), Image.Resampling.LANCZOS, box=crop, reducing_gap=3.0)
             pictures[number] = np.asarray(small, dtype=np.float32) / 255
         if number >= last:
             break
     stacked = torch.from_numpy(np.stack([pictures[number] for number in picks]))
-    return stacked.permute(0, 3, 1, 2).contiguous(), size, crop
+    return stacked.permute(0, 3, 1, 2).contiguous(), crop
 
 
-def _with_square_pixels(picture: Image.Image, shape: float) -> Image.Image:
+def _to_rgb(frame: Any) -> Image.Image:
+    """A frame in RGB; one that does not tell its colors as players take it: BT.709 from 720 lines on, else BT.601."""
+    matrix = frame.colorspace
+    if matrix == _UNTAGGED:
+        matrix = _BT709 if frame.height >= _HD_LINES else _BT601
+    return Image.fromarray(frame.reformat(format="rgb24", src_colorspace=matrix, dst_colorspace=matrix).to_ndarray())
+
+
+def _square_size(width: int, height: int, shape: float) -> tuple[int, int]:
     """Old cameras and discs store frames squashed; ``shape`` is a pixel's width over its height."""
     if shape == 1 or not 1 / LARGEST_ASPECT < shape < LARGEST_ASPECT:
-        return picture
-    size = round(picture.width * max(shape, 1)), round(picture.height / min(shape, 1))
-    return picture.resize(size, Image.Resampling.BICUBIC)
+        return width, height
+    return round(width * max(shape, 1)), round(height / min(shape, 1))
 
 
 def _vipe_cameras(path: Path) -> Path | None:
@@ -230,9 +300,8 @@ def _vipe_cameras(path: Path) -> Path | None:
     return poses if path.parent.name == "rgb" and poses.is_file() else None
 
 
-def _pick_cameras(file: Path, picks: Sequence[int], count: int, height: int, width: int) -> Cameras:
-    cameras = load_cameras(file, height, width)
-    if len(cameras) != count:
-        raise LyraError(f"{file} has {len(cameras)} cameras, but the video has {count} frames: give one a frame")
-    picked = cameras[list(picks)]
-    return picked.relative_to(picked.camera_to_world[0])
+def _pick_cameras(file: Path, picks: Sequence[int], count: int, shape: Shape) -> list[SeenCamera]:
+    seen = load_seen_cameras(file, shape)
+    if len(seen) != count:
+        raise LyraError(f"{file} has {len(seen)} cameras, but the video has {count} frames: give one a frame")
+    return [seen[number] for number in picks]

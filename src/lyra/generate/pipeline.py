@@ -9,7 +9,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +26,7 @@ from lyra.files.photos import Photo, load_photo
 from lyra.files.videos import Video
 from lyra.generate.decisions import Decisions, decide
 from lyra.generate.options import GenerateOptions
-from lyra.generate.run_folder import prepare_folder
+from lyra.generate.run_folder import digest_identity, prepare_folder
 from lyra.geometry.dynamic import DynamicGaussians
 from lyra.geometry.trajectories import TRAJECTORY_NAMES, TrajectoryName, draw_distance
 from lyra.models.model import Model
@@ -60,8 +60,6 @@ def generate(model: Model, source: Path | None, out: Path | None, options: Gener
         raise ValueError("processes share a scene through its folder: give one")
     decided = decide(model, source, options, ranks, files=out is not None)
     estimator = choose_depth(model, options.depth, decided.placement.device)
-    if out is not None and ranks.first:
-        prepare_folder(out, decided.identity, options.resume)
     engine = Engine(
         model,
         placement=decided.placement,
@@ -70,17 +68,32 @@ def generate(model: Model, source: Path | None, out: Path | None, options: Gener
         guardrail=decided.guardrail,
         ranks=ranks,
     )
-    with engine:
-        found = see(engine, decided, out, options, timings)
-        with timings.stage("teacher"):
-            engine.teacher = place_teacher(model, decided, options)
-            shelf = Shelf(None if out is None else out / "clips", decided.config.fps)
-            chunks = engine.imagine(found.views, decided.paths, options.seed, shelf)
-        if out is not None and not ranks.first:
-            ranks.wait()
-            return Scene.load(out)
-        with timings.stage("student"):
-            gaussians = engine.decode(chunks, found.views)
+    held = out is not None and ranks.first
+    with prepare_folder(out, decided.identity, options.resume) if held else nullcontext(), engine:
+        return _run(engine, source, out, decided, options, timings)
+
+
+def _run(
+    engine: Engine,
+    source: Path | None,
+    out: Path | None,
+    decided: Decisions,
+    options: GenerateOptions,
+    timings: "Timings",
+) -> Scene:
+    """The run itself, in a folder that is held for it."""
+    model, ranks = engine.model, engine.ranks
+    found = see(engine, decided, out, options, timings)
+    with timings.stage("teacher"):
+        engine.teacher = place_teacher(model, decided, options)
+        folder = None if out is None else out / "clips"
+        shelf = Shelf(folder, decided.config.fps, digest_identity(decided.identity))
+        chunks = engine.imagine(found.views, decided.paths, options.seed, shelf)
+    if out is not None and not ranks.first:
+        ranks.wait()
+        return Scene.load(out)
+    with timings.stage("student"):
+        gaussians = engine.decode(chunks, found.views)
     scene = Scene.of(gaussians, found.views.cameras[:1])
     if out is not None:
         with timings.stage("files"):

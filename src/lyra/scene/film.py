@@ -1,6 +1,8 @@
 """A scene along a camera path, as a video."""
 
+import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,8 +11,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lyra.device.memory import find_device
-from lyra.errors import LyraError
+from lyra.errors import LyraError, LyraWarning
 from lyra.files import load_cameras, save_video
+from lyra.files.films import check_film_name
+from lyra.files.poses import is_camera_file
 from lyra.geometry.cameras import Cameras
 from lyra.geometry.trajectories import DISTANCE_RANGES, TRAJECTORY_NAMES, fly_through, trajectory_cameras
 from lyra.scene.scene import Scene
@@ -19,13 +23,15 @@ from lyra.scene.times import TimeOptions
 FILM_SIZE = 512
 """A scene's own films are enlarged by the largest whole factor that keeps their longer side within this many pixels."""
 FILM_FPS = 24
+_LEAST_ALPHA = 1e-4
+"""Mean alpha of a picture below which nothing of a scene is in sight."""
 _FILM_SECONDS = (3.0, 10.0)
 """Shortest and longest film; the first is a still scene's."""
 
 
 def choose_cameras(scene: Scene, cameras: str, frames: int, size: int) -> Cameras:
     """Cameras of a preset ("fly", "still" at the input view, or a trajectory at the largest distance of its range), or
-    of a JSON file.
+    of a file of cameras. A preset moves around what the scene's own camera sees.
 
     Raises:
         LyraError: neither a preset nor a readable file.
@@ -34,7 +40,8 @@ def choose_cameras(scene: Scene, cameras: str, frames: int, size: int) -> Camera
     factor = size / min(view.height, view.width)
     height, width = round(view.height * factor), round(view.width * factor)
     if cameras == "fly":
-        return fly_through(0.3, frames, view.intrinsics[0], view.height, view.width).resized(height, width)
+        path = fly_through(0.3, frames, view.intrinsics[0], view.height, view.width)
+        return carry(scene, path).resized(height, width)
     if cameras == "still":
         return view[[0] * frames].resized(height, width)
     for name in TRAJECTORY_NAMES:
@@ -42,10 +49,20 @@ def choose_cameras(scene: Scene, cameras: str, frames: int, size: int) -> Camera
             path = trajectory_cameras(
                 name, DISTANCE_RANGES[name][1], frames, view.intrinsics[0], view.height, view.width
             )
-            return path.resized(height, width)
-    if not Path(cameras).is_file():
+            return carry(scene, path).resized(height, width)
+    if not Path(cameras).is_file() and not is_camera_file(Path(cameras)):
         raise LyraError(f"{cameras} is neither a file nor one of: fly, still, {', '.join(TRAJECTORY_NAMES)}")
     return load_cameras(Path(cameras), height, width)
+
+
+def carry(scene: Scene, path: Cameras) -> Cameras:
+    """A path around the point one unit ahead of the origin, around the middle of a scene that lies elsewhere."""
+    base = scene.input_camera.camera_to_world[0]
+    if scene.unit == 1 and bool((base == torch.eye(4, device=base.device)).all()):
+        return path
+    poses = path.camera_to_world.clone()
+    poses[:, :3, 3] *= scene.unit
+    return replace(path, camera_to_world=base.to(poses) @ poses)
 
 
 _WHOLE = TimeOptions()
@@ -61,7 +78,9 @@ def render_video(
     times: TimeOptions = _WHOLE,
     device: str = "auto",
 ) -> None:
-    """Renders a scene folder or PLY along ``cameras`` to an mp4 file whose shorter side is ``size`` pixels.
+    """Renders a scene folder or PLY along ``cameras`` to a film whose shorter side is ``size`` pixels.
+
+    What the film is, its name's suffix says; see :func:`lyra.files.films.save_video`.
 
     Raises:
         LyraError: the scene, the cameras, the times or the output will not do.
@@ -70,7 +89,12 @@ def render_video(
         raise LyraError("a video needs at least 2 frames and a size of 16 to 4096 pixels")
     if fps < 1:
         raise LyraError(f"{fps} frames a second: give at least 1")
+<<<<<<< HEAD
     scene = Scene.load(scene_path).to(find_device(device))
+=======
+    check_film_name(out)
+    scene = Scene.load(scene_path)
+>>>>>>> faults
     path = choose_cameras(scene, cameras, frames, size)
     save_video(film_scene(scene, path, times.over(len(path))), out, fps=fps)
 
@@ -93,7 +117,7 @@ def write_bullet(scene: Scene, path: Path, time: float = 0.5, movement: float = 
 def _film_path(scene: Scene, frames: int, movement: float) -> Cameras:
     camera = scene.input_camera
     factor = max(1, FILM_SIZE // max(camera.height, camera.width))
-    path = fly_through(movement, frames, camera.intrinsics[0], camera.height, camera.width)
+    path = carry(scene, fly_through(movement, frames, camera.intrinsics[0], camera.height, camera.width))
     return path.resized(camera.height * factor, camera.width * factor)
 
 
@@ -105,6 +129,17 @@ def film_scene(
 
     Each is drawn when it is asked for, since memory may not hold a large film.
     """
+<<<<<<< HEAD
     cameras = cameras.to(scene.gaussians.means.device)
     for i in tqdm(range(len(cameras)), desc="film", unit="frame", mininterval=0.5):
         yield scene.at(float(times[i])).render(cameras[i : i + 1]).color[0].clamp(0, 1).cpu()
+=======
+    empty = 0
+    for i in tqdm(range(len(cameras)), desc="film", unit="frame", mininterval=0.5):
+        rendering = scene.at(float(times[i])).render(cameras[i : i + 1])
+        empty += int(float(rendering.alpha.mean()) < _LEAST_ALPHA)
+        yield rendering.color[0].clamp(0, 1)
+    if empty:
+        count = "no frame" if empty == len(cameras) else f"{len(cameras) - empty} of {len(cameras)} frames"
+        warnings.warn(f"the scene is in sight in {count}: look elsewhere (--cameras)", LyraWarning, stacklevel=2)
+>>>>>>> faults

@@ -15,10 +15,12 @@ from lyra.errors import LyraError
 from lyra.files import load_ply, save_ply, write_atomically
 from lyra.files.atomic import explain_writing
 from lyra.files.moving_splats import load_dynamic, save_dynamic, save_frames
-from lyra.geometry.cameras import Cameras, intrinsics_from_fov
+from lyra.files.strict_json import to_json
+from lyra.geometry.cameras import Cameras
 from lyra.geometry.dynamic import DynamicGaussians, crop
 from lyra.geometry.gaussians import Gaussians
 from lyra.rendering import Rendering, render
+from lyra.scene.foreign import find_camera
 
 PLY = "scene.ply"
 PROVENANCE = "scene.json"
@@ -32,11 +34,13 @@ class Scene:
     gaussians: Gaussians
     """In the input camera's frame: x right, y down, z forward, the view's median depth at 1."""
     input_camera: Cameras
-    """One view, the identity."""
+    """One view, the identity but for a PLY from elsewhere."""
     provenance: dict[str, Any] = field(default_factory=dict)
     """Model and its checksums, seed, input, cameras, timings, package versions: the content of ``scene.json``."""
     dynamic: DynamicGaussians | None = None
     """All moments of a scene that moves; ``gaussians`` are its first moment's."""
+    unit: float = 1.0
+    """How far ahead of the input camera its middle is, which films turn around; 1 but for a PLY from elsewhere."""
 
     @classmethod
     def of(cls, gaussians: Gaussians | DynamicGaussians, input_camera: Cameras) -> "Scene":
@@ -128,7 +132,7 @@ class Scene:
             save_frames(self.dynamic, folder)
             save_dynamic(self.dynamic, folder / DYNAMIC)
         with write_atomically(folder / PROVENANCE) as path:
-            path.write_text(json.dumps({**self.provenance, "input_camera": self._camera_json()}, indent=2) + "\n")
+            path.write_text(to_json({**self.provenance, "input_camera": self._camera_json()}, indent=2) + "\n")
         self._remove_others(folder)
 
     def _shown(self) -> Gaussians:
@@ -154,7 +158,9 @@ class Scene:
 
     def _camera_json(self) -> dict[str, Any]:
         camera = self.input_camera
+        unit = {} if self.unit == 1 else {"unit": self.unit}
         return {
+            **unit,
             "camera_to_world": camera.camera_to_world[0].tolist(),
             "intrinsics": camera.intrinsics[0].tolist(),
             "height": camera.height,
@@ -163,15 +169,16 @@ class Scene:
 
     @classmethod
     def load(cls, path: Path | str) -> "Scene":
-        """Reads a scene folder, or any 3DGS PLY (then with a camera of 55 degrees at the origin).
+        """Reads a scene folder, or any 3DGS PLY: then with the camera that is stored with it, or one that sees it.
 
         Raises:
             LyraError: there is no scene there, or it is damaged.
         """
         path = Path(path)
         if path.is_file():
-            camera = Cameras(torch.eye(4)[None], intrinsics_from_fov(55.0, 512, 512)[None], 512, 512)
-            return cls(load_ply(path), camera)
+            gaussians = load_ply(path)
+            camera, unit = find_camera(path, gaussians)
+            return cls(gaussians, camera, unit=unit)
         if not (path / PROVENANCE).is_file():
             raise LyraError(f"{path} holds no finished scene (no {PROVENANCE}): give a folder that generate wrote")
         try:
@@ -183,8 +190,9 @@ class Scene:
                 content["height"],
                 content["width"],
             )
+            unit = float(content.get("unit", 1.0))
         except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
             raise LyraError(f"{path / PROVENANCE} is damaged ({error}): generate the scene again") from error
         if (path / DYNAMIC).is_file():
             return cls.of_moments(load_dynamic(path / DYNAMIC), camera, provenance)
-        return cls(load_ply(path / PLY), camera, provenance)
+        return cls(load_ply(path / PLY), camera, provenance, unit=unit)

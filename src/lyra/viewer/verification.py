@@ -27,6 +27,10 @@ NEEDED_PSNR = 35.0
 """dB between the page and our renderer, in every view."""
 NEEDED_ALPHA, NEEDED_ENLARGED_PSNR = 0.97, 30.0
 """What a picture of ``ENLARGEMENT`` times the size should keep: its share of alpha, and dB once scaled down again."""
+MOST_PSNR = 120.0
+"""dB of pictures that are the same, which would be infinite."""
+LEAST_CONTRAST = 1 / 255
+"""Standard deviation of a channel below which a picture shows nothing."""
 ENLARGEMENT = 4
 PAGE = "index.html"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
@@ -50,11 +54,24 @@ class Verification:
     """Least share of a view's alpha that is left at ``ENLARGEMENT`` times the size, by our renderer."""
     enlarged_psnr: float
     """Least dB of a view so enlarged and scaled down again."""
+    empty: tuple[int, ...] = ()
+    """Views in which our renderer shows nothing but one color: they agree with any page that shows nothing."""
 
     @property
     def agrees(self) -> bool:
-        """Whether page and renderer show the same picture."""
-        return all(value >= NEEDED_PSNR for values in self.psnr.values() for value in values)
+        """Whether page and renderer show the same picture, and there is something in it."""
+        return not self.empty and all(value >= NEEDED_PSNR for values in self.psnr.values() for value in values)
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong, in one sentence; None where they agree."""
+        if self.agrees:
+            return None
+        if self.empty:
+            views = ", ".join(map(str, self.empty))
+            return f"nothing is to be seen in view {views}: the scene is empty, or not before its camera"
+        least = min(value for values in self.psnr.values() for value in values)
+        return f"the page differs from the renderer: {least:.1f} dB where {NEEDED_PSNR:g} are needed"
 
     @property
     def enlarges(self) -> bool:
@@ -73,6 +90,7 @@ class Verification:
             "frames_per_second": self.frames_per_second,
             "enlarged_alpha": self.enlarged_alpha,
             "enlarged_psnr": self.enlarged_psnr,
+            "empty_views": list(self.empty),
             "agrees": self.agrees,
             "enlarges": self.enlarges,
         }
@@ -97,26 +115,33 @@ def verify_scene(
     if views < 1 or not 64 <= size <= 2048:
         raise LyraError("verify needs at least 1 view and a size of 64 to 2048 pixels")
     scene = Scene.load(path)
-    cameras = choose_views(scene.input_camera, views, size)
+    cameras = choose_views(scene.input_camera, views, size, scene.unit)
     with open_browser() as browser, _page_of(scene, Path(path)) as page:
         shots: dict[Backend, list[Tensor]] = {name: take_shots(browser, page, cameras, name) for name in BACKENDS}
         rate = measure_frames(browser, page, cameras, seconds) if seconds > 0 else None
     pictures = _draw(scene.gaussians, cameras)
     if save is not None:
         _save(save, pictures, shots)
-    native = choose_views(scene.input_camera, views, min(scene.input_camera.height, scene.input_camera.width))
+    shorter = min(scene.input_camera.height, scene.input_camera.width)
+    native = choose_views(scene.input_camera, views, shorter, scene.unit)
+    empty = tuple(view for view, ours in enumerate(pictures) if float(ours.flatten(1).std(1).max()) < LEAST_CONTRAST)
     ratios: dict[Backend, tuple[float, ...]] = {
         name: tuple(_psnr(ours, shot) for ours, shot in zip(pictures, shots[name], strict=True)) for name in shots
     }
-    return Verification(ratios, rate, *enlarge(scene.gaussians, native))
+    return Verification(ratios, rate, *enlarge(scene.gaussians, native), empty)
 
 
-def choose_views(camera: Cameras, views: int, size: int) -> Cameras:
-    """The input camera, then others evenly along the fly-through, with a shorter side of ``size`` pixels."""
+def choose_views(camera: Cameras, views: int, size: int, unit: float = 1.0) -> Cameras:
+    """The input camera, then others evenly along the fly-through around the point ``unit`` ahead of it.
+
+    Their shorter side has ``size`` pixels.
+    """
     factor = size / min(camera.height, camera.width)
     height, width = round(camera.height * factor), round(camera.width * factor)
     path = fly_through(0.3, 4 * views, camera.intrinsics[0], camera.height, camera.width)[::4]
-    poses = camera.camera_to_world[0].to(path.camera_to_world) @ path.camera_to_world
+    poses = path.camera_to_world.clone()
+    poses[:, :3, 3] *= unit
+    poses = camera.camera_to_world[0].to(poses) @ poses
     return Cameras(poses, path.intrinsics, camera.height, camera.width).resized(height, width)
 
 
@@ -218,7 +243,7 @@ def enlarge(gaussians: Gaussians, cameras: Cameras) -> tuple[float, float]:
 
 def _psnr(a: Tensor, b: Tensor) -> float:
     error = float((a - b).double().square().mean())
-    return math.inf if error == 0 else -10 * math.log10(error)
+    return -10 * math.log10(max(error, 10 ** (-MOST_PSNR / 10)))
 
 
 def _save(folder: Path, pictures: list[Tensor], shots: Mapping[Backend, list[Tensor]]) -> None:
