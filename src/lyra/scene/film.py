@@ -89,12 +89,8 @@ def render_video(
         raise LyraError("a video needs at least 2 frames and a size of 16 to 4096 pixels")
     if fps < 1:
         raise LyraError(f"{fps} frames a second: give at least 1")
-<<<<<<< HEAD
-    scene = Scene.load(scene_path).to(find_device(device))
-=======
     check_film_name(out)
-    scene = Scene.load(scene_path)
->>>>>>> faults
+    scene = Scene.load(scene_path).to(find_device(device))
     path = choose_cameras(scene, cameras, frames, size)
     save_video(film_scene(scene, path, times.over(len(path))), out, fps=fps)
 
@@ -129,17 +125,12 @@ def film_scene(
 
     Each is drawn when it is asked for, since memory may not hold a large film.
     """
-<<<<<<< HEAD
     cameras = cameras.to(scene.gaussians.means.device)
-    for i in tqdm(range(len(cameras)), desc="film", unit="frame", mininterval=0.5):
-        yield scene.at(float(times[i])).render(cameras[i : i + 1]).color[0].clamp(0, 1).cpu()
-=======
     empty = 0
     for i in tqdm(range(len(cameras)), desc="film", unit="frame", mininterval=0.5):
         rendering = scene.at(float(times[i])).render(cameras[i : i + 1])
         empty += int(float(rendering.alpha.mean()) < _LEAST_ALPHA)
-        yield rendering.color[0].clamp(0, 1)
+        yield rendering.color[0].clamp(0, 1).cpu()
     if empty:
         count = "no frame" if empty == len(cameras) else f"{len(cameras) - empty} of {len(cameras)} frames"
         warnings.warn(f"the scene is in sight in {count}: look elsewhere (--cameras)", LyraWarning, stacklevel=2)
->>>>>>> faults
