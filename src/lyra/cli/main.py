@@ -35,6 +35,7 @@ def generate(
     out: Out,
     model: str = "mini",
     seed: int = 0,
+    size: int | None = None,
     trajectories: tuple[str, ...] = TRAJECTORY_NAMES,
     movement: float = 1.0,
     look: Look = "path",
@@ -61,6 +62,8 @@ def generate(
             scene.4dgs, dynamic.safetensors and bullet.mp4.
         model: A bundled model's name, or a model's folder.
         seed: The same seed gives the same scene on the same machine.
+        size: Pixels of the longer side at which the scene is made; mini takes 128 to 768, and 512 of a photo and 256
+            of a video when left out.
         trajectories: Camera movements that the teacher imagines: left right up zoom_out zoom_in clockwise, or files of
             cameras (our JSON, a nerfstudio transforms.json, an NPZ of poses); longer files become several clips.
         movement: Factor on how far the cameras move, also on a file's translations.
@@ -89,6 +92,7 @@ def generate(
 
     options = GenerateOptions(
         seed=seed,
+        size=size,
         trajectories=trajectories,
         movement=movement,
         look=look,

@@ -124,6 +124,20 @@ def load_video(
 
 
 @contextlib.contextmanager
+def video_shape(path: Path) -> Shape:
+    """A video's size with square pixels and how it is turned, by its first frame.
+
+    Raises:
+        LyraError: the file is missing, damaged or holds no moving picture.
+    """
+    path = Path(path)
+    with _guard(path):
+        for frame in _decode(path, count=1):
+            _check_size(path, frame.width, frame.height)
+            return _look_of(path, frame, []).shape
+    raise LyraError(f"{path} has no frame that can be decoded: export or download it again")
+
+
 def _guard(path: Path) -> Iterator[None]:
     """Ends what a decoder complains of anywhere as one line."""
     try:

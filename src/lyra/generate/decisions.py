@@ -14,7 +14,9 @@ from lyra.engine.paths import CameraPath, choose_paths
 from lyra.engine.shots import INPUT, check_lengths, check_names
 from lyra.errors import LyraError, MissingExtraError
 from lyra.files.photos import Photo, is_video, load_photo, load_posed_photos
-from lyra.files.videos import Video, load_video
+from lyra.files.picture_files import picture_shape
+from lyra.files.poses import load_posed_images
+from lyra.files.videos import Video, load_video, video_shape
 from lyra.generate.options import MOST_CHUNKS, GenerateOptions, VideoOptions
 from lyra.geometry.cameras import Cameras
 from lyra.geometry.trajectories import TRAJECTORY_NAMES
@@ -23,6 +25,7 @@ from lyra.models.preflight import halve_teacher, needs_of_model, with_teacher
 from lyra.models.text import takes_text
 from lyra.teacher import TeacherConfig
 from lyra.teacher.guardrail import GUARDRAIL_BYTES, Guardrail, choose_guardrail, needs_guardrail
+from lyra.views.sizes import fit_shape
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def decide(
     model.require("vae", "decoder")
     if options.teacher is None:
         model.require("transformer", "scheduler", "text")
-    config = sampling_config(model, options)
+    config = choose_size(model, sampling_config(model, options), photo_path, options.size)
     check_text(model, photo_path, options)
     paths = choose_paths(
         options.trajectories, options.seed, options.movement, options.look, config.frames, config.height, config.width
@@ -76,7 +79,7 @@ def decide(
         check_photo(photo_path, options)
         photos, cameras = load_input(photo_path, config)
     guarded = needs_guardrail(_licences(model), options.guardrail)
-    placement = place_model(model, options, ranks, moving=video is not None, guarded=guarded)
+    placement = place_model(model, config, options, ranks, moving=video is not None, guarded=guarded)
     guardrail = choose_guardrail(_licences(model), options.guardrail, placement.device)
     if guardrail is not None and options.text.prompt:
         guardrail.check_text(options.text.prompt)
@@ -104,6 +107,31 @@ def sampling_config(model: Model, options: GenerateOptions) -> TeacherConfig:
     return replace(model.config.teacher, **{name: value for name, value in given.items() if value is not None})
 
 
+def choose_size(model: Model, config: TeacherConfig, source: Path | None, size: int | None) -> TeacherConfig:
+    """The sampling at the input's own shape, as far as the model works at other sizes than the one it was made for.
+
+    Raises:
+        LyraError: the model does not work at this size, or the input cannot be read.
+    """
+    sizes = model.config.sizes
+    if sizes is None:
+        if size not in (None, max(config.height, config.width)):
+            raise LyraError(f"model {model.config.name!r} works at {config.width}x{config.height}: leave out --size")
+        return config
+    moving = source is not None and is_video(source)
+    longer = size or (sizes.video if moving else sizes.photo)
+    sizes.check(longer)
+    if source is None:
+        width = height = 1
+    elif moving:
+        width, height = video_shape(source).shown
+    elif source.suffix.lower() == ".json":
+        width, height = load_posed_images(source)[0][1].shape.shown
+    else:
+        width, height = picture_shape(source).shown
+    return config.at_size(*fit_shape(width, height, longer, sizes.multiple))
+
+
 def check_text(model: Model, photo_path: Path | None, options: GenerateOptions) -> None:
     """Says before any work what a prompt needs.
 
@@ -126,7 +154,12 @@ def check_text(model: Model, photo_path: Path | None, options: GenerateOptions) 
 
 
 def place_model(
-    model: Model, options: GenerateOptions, ranks: Ranks, moving: bool = False, guarded: bool = False
+    model: Model,
+    config: TeacherConfig,
+    options: GenerateOptions,
+    ranks: Ranks,
+    moving: bool = False,
+    guarded: bool = False,
 ) -> Placement:
     """Where the model runs; says what it needs and what there is.
 
@@ -134,7 +167,7 @@ def place_model(
         LyraError: it does not fit.
     """
     clips = len(options.trajectories)
-    needs, available = needs_of_model(model, clips, moving), find_memory(options.device.device, held=True)
+    needs, available = needs_of_model(model, clips, moving, config), find_memory(options.device.device, held=True)
     if options.teacher is not None:
         needs = with_teacher(needs, Path(options.teacher), 4 if available.device == "cpu" else 2)
     if options.device.eight_bit:

@@ -50,6 +50,8 @@ class GenerateOptions:
     seed: int = 0
     trajectories: tuple[str, ...] = TRAJECTORY_NAMES
     """Names of presets, and files of cameras."""
+    size: int | None = None
+    """Pixels of the longer side at which the scene is made; the model's own choice when None."""
     movement: float = 1.0
     """Factor on the paper's camera movements and on those of files."""
     look: Look = "path"

@@ -14,6 +14,7 @@ from typing import Any
 from lyra.errors import LyraError
 from lyra.files import sha256_file, write_atomically
 from lyra.teacher import TeacherConfig
+from lyra.views.sizes import SizeRange
 
 FORMAT = 1
 PART_COMMANDS = {
@@ -40,6 +41,8 @@ class ModelConfig:
     """By part: the published file it was made from ("source"), its "sha256" and its "licence"."""
     precision: str = "float32"
     """Type in which the teacher's network is held in memory."""
+    sizes: SizeRange | None = None
+    """At which sizes it works beside the teacher's own; at that alone when None."""
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -84,9 +87,17 @@ def read_config(folder: Path) -> ModelConfig:
             checksums=dict(content["checksums"]),
             provenance=dict(content.get("provenance", {})),
             precision=content.get("precision", "float32"),
+            sizes=_read_sizes(content.get("sizes")),
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LyraError(f"{path} is damaged ({error!r}): fetch the model again") from error
+
+
+def _read_sizes(content: dict[str, Any] | None) -> SizeRange | None:
+    if content is None:
+        return None
+    first, last = content["trained"]
+    return SizeRange(**{**content, "trained": (first, last)})
 
 
 def write_config(folder: Path, config: ModelConfig) -> None:
@@ -99,6 +110,8 @@ def write_config(folder: Path, config: ModelConfig) -> None:
     }
     if config.precision != "float32":
         content["precision"] = config.precision
+    if config.sizes is not None:
+        content["sizes"] = asdict(config.sizes)
     if config.provenance:
         content["provenance"] = config.provenance
     content["checksums"] = dict(sorted(config.checksums.items()))

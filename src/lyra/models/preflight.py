@@ -32,7 +32,7 @@ from lyra.teacher import TeacherConfig
 _PART_MODULES = {"vae": "tokenizer", "transformer": "transformer", "depth": "depth", "decoder": "decoder"}
 
 
-def needs_of_model(model: Model, clips: int, moving: bool = False) -> Needs:
+def needs_of_model(model: Model, clips: int, moving: bool = False, config: TeacherConfig | None = None) -> Needs:
     """Needs of a loaded model for a scene of so many clips."""
     there = {part: getattr(model, name) for part, name in _PART_MODULES.items() if part in model.parts}
     configs: dict[str, Mapping[str, Any]] = {}
@@ -45,7 +45,7 @@ def needs_of_model(model: Model, clips: int, moving: bool = False) -> Needs:
         configs["decoder"] = asdict(there["decoder"].config)
     parts = {part: weight_bytes(module) for part, module in there.items()}
     size = _element_size(there.get("transformer"))
-    sizes = _sizes(model.config.teacher, configs, parts, size, clips)
+    sizes = _sizes(config or model.config.teacher, configs, parts, size, clips)
     if moving:
         # What pruning keeps is held at every moment of a chunk.
         share = configs.get("decoder", {}).get("keep", 1.0) * sizes.frames

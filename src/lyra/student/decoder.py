@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lyra.geometry.gaussians import Gaussians, merge, multiply_quaternions, prune
 from lyra.student.mamba2 import SEGMENT, MambaBlock
+from lyra.student.smoothing import smooth_on_surface
 from lyra.student.surface import lie_on_surface
 
 RAW_CHANNELS = 12
@@ -58,6 +59,10 @@ class DecoderConfig:
     from the others'."""
     keep: float = 0.2
     """Share of the Gaussians that opacity pruning keeps."""
+    smooth: int = 0
+    """Of a "cache" decoder: radius in Gaussians within which corrections of place and shape are smooth on a surface."""
+    most: int = 0
+    """How many it keeps at most, of a still scene; no bound when 0."""
 
     def __post_init__(self) -> None:
         if not 0 < self.near < self.far:
@@ -283,7 +288,10 @@ class GaussianDecoder(nn.Module):
         if self.config.geometry == "cache" and self.config.splat_frames > 1:
             size = (1 + self.config.splat_frames * (frames - 1), rows, columns)
             grid = F.interpolate(grid, size=size, mode="trilinear", align_corners=True)
-        return rearrange(self.head(grid), "(b v) c t h w -> b v t h w c", v=views)
+        raw = rearrange(self.head(grid), "(b v) c t h w -> b v t h w c", v=views)
+        if self.config.smooth and inputs.base is not None:
+            raw = smooth_corrections(raw, inputs.base.distance, self.config.smooth)
+        return raw
 
     def forward(self, inputs: StudentInputs, recompute: bool = False) -> Gaussians:
         """All Gaussians of a scene, unpruned, in the order view, time, row, column; geometry in float32.
@@ -342,6 +350,23 @@ def select_views(inputs: StudentInputs, views: Sequence[int]) -> StudentInputs:
         pixel_angle=inputs.pixel_angle[:, picked],
         base=base,
     )
+
+
+def smooth_corrections(
+    raw: Float[Tensor, "target view time height width 12"],
+    distance: Float[Tensor, "batch view time height width"],
+    radius: int,
+) -> Float[Tensor, "target view time height width 12"]:
+    """The head's output with corrections of distance, scale and rotation smooth on the base surface.
+
+    Color and opacity stay free: they tell details, and what is seen of a surface.
+    """
+    places = distance.expand(raw.shape[:-1]).flatten(0, 2).log()
+    fields = rearrange(raw, "b v t h w c -> (b v t) c h w").float()
+    keep = [*range(1, 4), RAW_CHANNELS - 1]
+    smooth = smooth_on_surface(fields, places, radius)
+    smooth[:, keep] = fields[:, keep]
+    return rearrange(smooth, "(b v t) c h w -> b v t h w c", b=raw.shape[0], v=raw.shape[1])
 
 
 def _split(raw: Tensor) -> tuple[Tensor, ...]:
@@ -410,14 +435,15 @@ def decode_scene(decoder: GaussianDecoder, inputs: StudentInputs) -> Gaussians:
 
     Gaussians are made view by view and pruned at once, so that no more than one view's are there unpruned.
     """
-    keep, count = decoder.config.keep, count_gaussians(decoder.config, inputs)
+    config = decoder.config
+    keep, count = config.keep, count_gaussians(config, inputs)
     best: Gaussians | None = None
     for gaussians in decoder.stream(inputs):
         gaussians = gaussians.map(lambda tensor: tensor[0])
         best = gaussians if best is None else merge([best, gaussians])
         # What is not among the best so far is not among the best of all; the order of equals is kept.
         if keep < 1:
-            best = prune(best, round(keep * count))
+            best = prune(best, min(round(keep * count), config.most or count))
     assert best is not None
     return best
 

@@ -1,7 +1,7 @@
 """From a cache and a camera path to a clip's latents."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
@@ -33,6 +33,7 @@ from lyra.teacher.conditioning import (
     encode_first_frame,
     stack_conditions,
 )
+from lyra.teacher.positions import stretch_positions
 from lyra.teacher.residual import Spread, coverage, residual_space
 from lyra.teacher.sampling import (
     Denoise,
@@ -48,6 +49,8 @@ from lyra.tokenizer.tiling import place_tokenizer
 from lyra.tokenizer.tokenizer import Tokenizer
 
 _PUBLISHED_AUGMENT_SEED = 1
+_LEAST_EDGE = 0.05
+"""The published threshold, of 704 rows: no size has a lower one."""
 
 Sampler = Literal["euler", "heun", "multistep", "few_step"]
 
@@ -89,6 +92,14 @@ class TeacherConfig:
             known, unknown = content["spread"]
             content = content | {"spread": (tuple(known), tuple(unknown))}
         return TeacherConfig(**content)
+
+    def at_size(self, height: int, width: int) -> "TeacherConfig":
+        """The same at another size: from one pixel to the next depth changes less, the more there are."""
+        if (height, width) == (self.height, self.width):
+            return self
+        share = max(self.height, self.width) / max(height, width)
+        threshold = max(_LEAST_EDGE, self.edge_threshold * share)
+        return replace(self, height=height, width=width, edge_threshold=threshold)
 
     @property
     def edges(self) -> EdgeFilter:
@@ -156,6 +167,8 @@ class DiffusionTeacher:
         self.text = text
         self.negative_text = negative_text
         self.config = config
+        self.trained = (config.height, config.width)
+        """Pixels of the size that the network's positions are of."""
         self.placement = placement or Placement()
 
     def condition(self, image: Float[Tensor, "3 height width"], views: CacheViews) -> Condition:
@@ -197,13 +210,20 @@ class DiffusionTeacher:
             condition_network(self.transformer, condition.without_camera(negative), self.config.fps),
             self.config.guidance,
         )
-        with self.placement.hosting(self.transformer):
+        with self.placement.hosting(self.transformer), stretch_positions(self.transformer, *self._cells()):
             latents = self._sample(
                 precondition(network), noise.to(condition.first_frame), condition.first_frame, augment, requests
             )
         if condition.space is not None:
             latents = condition.space.restore(latents)
         return latents.float().cpu()
+
+    def _cells(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Tokens along both sides: those that the network was trained with, and those of this size."""
+        _, rows, columns = getattr(self.transformer, "config", {}).get("patch_size", (1, 1, 1))
+        cell = self.tokenizer.spec.spatial
+        trained = (self.trained[0] // cell // rows, self.trained[1] // cell // columns)
+        return trained, (self.config.height // cell // rows, self.config.width // cell // columns)
 
     def _sample(
         self,
