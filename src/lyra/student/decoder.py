@@ -363,9 +363,10 @@ def smooth_corrections(
     """
     places = distance.expand(raw.shape[:-1]).flatten(0, 2).log()
     fields = rearrange(raw, "b v t h w c -> (b v t) c h w").float()
-    keep = [*range(1, 4), RAW_CHANNELS - 1]
-    smooth = smooth_on_surface(fields, places, radius)
-    smooth[:, keep] = fields[:, keep]
+    color = slice(1, 4)
+    place = torch.cat([fields[:, :1], fields[:, 4:-1]], dim=1)
+    place = smooth_on_surface(place, places, radius)
+    smooth = torch.cat([place[:, :1], fields[:, color], place[:, 1:], fields[:, -1:]], dim=1)
     return rearrange(smooth, "(b v t) c h w -> b v t h w c", b=raw.shape[0], v=raw.shape[1])
 
 

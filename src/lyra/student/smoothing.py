@@ -1,6 +1,5 @@
 """Corrections of a surface that are smooth where it is, and free where it ends."""
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -28,8 +27,10 @@ def smooth_on_surface(
     side = 2 * radius + 1
 
     def mean(values: Tensor) -> Tensor:
-        # Windows are cut off at the border: what lies outside does not count.
-        return F.avg_pool2d(values, side, stride=1, padding=radius, count_include_pad=False)
+        # Windows are cut off at the border: what lies outside does not count. Rows, then columns: the same, and faster.
+        for shape, pad in (((side, 1), (radius, 0)), ((1, side), (0, radius))):
+            values = F.avg_pool2d(values, shape, stride=1, padding=pad, count_include_pad=False)
+        return values
 
     guide = log_distance[:, None]
     center, level = mean(guide), mean(corrections)
