@@ -1,11 +1,11 @@
-"""Vectors of sixteen numbers in compiled code, against numpy."""
+"""Vectors of eight numbers in compiled code, against numpy."""
 
 from typing import Any, no_type_check
 
 import numba
 import numpy as np
 
-from lyra.rendering.lanes import LANES, any_of, both, exp2, load, magnitude, ramp, repeat, select, store, total
+from lyra.rendering.lanes import LANES, any_of, both, exp2, load, magnitude, ramp, repeat, select, store, total, totals
 
 
 @numba.njit
@@ -25,8 +25,24 @@ def _mixed(numbers, results):
     return total(vector), any_of(vector > np.float32(2)), any_of(vector > np.float32(1e9))
 
 
+@numba.njit
+@no_type_check
+def _eight_totals(numbers, results):
+    a, b, c, d = load(numbers, 0), load(numbers, 8), load(numbers, 16), load(numbers, 24)
+    e, f, g, h = load(numbers, 32), load(numbers, 40), load(numbers, 48), load(numbers, 56)
+    store(results, 0, totals(a, b, c, d, e, f, g, h))
+
+
+def test_eight_sums_at_once():
+    numbers = np.random.default_rng(0).normal(size=(8, LANES)).astype(np.float32)
+    results = np.empty(8, np.float32)
+    sums: Any = _eight_totals
+    sums(numbers.ravel(), results)
+    np.testing.assert_allclose(results, numbers.astype(np.float64).sum(1), atol=1e-5)
+
+
 def test_powers_of_two():
-    numbers = np.linspace(-120, 120, 16 * 50_000, dtype=np.float32)
+    numbers = np.linspace(-120, 120, LANES * 100_000, dtype=np.float32)
     results = np.empty_like(numbers)
     _powers(numbers, results)
     assert np.abs(results / np.exp2(numbers.astype(np.float64)) - 1).max() < 3e-7

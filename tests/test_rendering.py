@@ -250,7 +250,7 @@ def test_memory_is_bounded_where_everything_covers_everything(monkeypatch):
 
     monkeypatch.setattr(tiled._View, "sort", watch)
     fog = replace(make_gaussians(1000), scales=torch.full((1000, 3), 3.0))
-    render(fog, make_cameras(96, 96))
+    render(fog, make_cameras(192, 192))
     assert sum(lengths) > 30_000
     assert max(lengths) <= 5_000
 

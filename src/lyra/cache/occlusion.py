@@ -17,6 +17,7 @@ from numba import njit
 from torch import Tensor
 
 from lyra.cache.warp import CacheViews, DepthCache, WarpSettings
+from lyra.device.compiling import compiled
 from lyra.geometry.cameras import Cameras
 
 
@@ -83,7 +84,7 @@ def _cells(edge: Bool[Tensor, "row column"]) -> Bool[Tensor, "cell_row cell_colu
 
 
 @no_type_check  # the tests' type-checking hook cannot wrap compiled functions
-@njit(cache=True)
+@compiled()
 def _trace(vertices, cells, intrinsics, height, width):  # pragma: no cover (compiled)
     """Nearest hit of every pixel's ray with the two triangles of every cell, as z-depth."""
     nearest = np.full((height, width), np.inf)
@@ -104,7 +105,7 @@ def _trace(vertices, cells, intrinsics, height, width):  # pragma: no cover (com
 
 
 @no_type_check  # the tests' type-checking hook cannot wrap compiled functions
-@njit(cache=True)
+@njit
 def _trace_triangle(p, q, r, fx, fy, cx, cy, nearest):  # pragma: no cover (compiled)
     height, width = nearest.shape
     lowest = min(p[2], q[2], r[2])

@@ -1,10 +1,10 @@
-"""The CPU renderer: 16x16 tiles, compiled loops on as many threads as torch uses, differentiable.
+"""The CPU renderer: 32x32 tiles, compiled loops on as many threads as torch uses, differentiable.
 
 Pictures and gradients are the same bytes on every run and for every number of threads.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from lyra.geometry.cameras import Cameras
 from lyra.geometry.gaussians import Gaussians
-from lyra.rendering import kernels, projection_kernels
+from lyra.rendering import binning_kernels, kernels, projection_kernels
 from lyra.rendering.image import Rendering, over_background
 from lyra.rendering.projection import tangent_limits
 
@@ -54,35 +54,40 @@ class _View:
     """Splats as one camera sees them."""
 
     splats: np.ndarray
-    """Rows, see ``projection_kernels``."""
+    """Rows, see ``projection_kernels``, in the order of ``binning_kernels``."""
     depths: np.ndarray
-    height: int
-    width: int
+    """Of the splats, in the same order."""
+    places: np.ndarray
+    """Where each Gaussian's splat is."""
+    boxes: np.ndarray
+    """First and last (exclusive) column and row of the tiles that each Gaussian can reach."""
+    counts: np.ndarray
+    """Members of each tile by share of the Gaussians."""
+    tiles_x: int
 
-    @property
-    def tiles_x(self) -> int:
-        return -(-self.width // kernels.TILE)
-
-    def runs(self) -> tuple[np.ndarray, list[tuple[int, int]]]:
-        """Members of each tile by share of the splats, and runs of tiles (first, last) of bounded pairs."""
-        parts = torch.get_num_threads()
-        counts = np.zeros((parts, self.tiles_x * -(-self.height // kernels.TILE)), np.int64)
-        _in_parts(kernels.count_members, parts, self.splats, self.tiles_x, counts)
-        ends, total = [0], counts.sum(0).cumsum()
+    def runs(self) -> list[tuple[int, int]]:
+        """Runs of tiles (first, last) of bounded pairs."""
+        ends, total = [0], self.counts.sum(0).cumsum()
         while ends[-1] < len(total):
             passed = total[ends[-1] - 1] if ends[-1] else 0
             ends.append(max(int(np.searchsorted(total, passed + PAIRS_AT_ONCE, "right")), ends[-1] + 1))
-        return counts, list(pairwise(ends))
+        return list(pairwise(ends))
 
-    def sort(self, counts: np.ndarray, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+    def sort(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         """Splats tile by tile and front to back for a run of tiles, and where each tile's begin."""
-        counts = counts[:, first:last]
-        starts = np.concatenate([[0], counts.sum(0).cumsum()])
-        places = starts[:-1] + counts.cumsum(0) - counts
+        counts = self.counts[:, first:last]
+        starts, ends = _places(counts)
         members = np.empty(starts[-1], np.int32)
-        _in_parts(kernels.place_members, len(counts), self.splats, self.tiles_x, first, last, places, members)
-        _in_parts(kernels.sort_members, 4 * len(counts), self.depths.view(np.uint32), members, starts)
+        arguments = (self.boxes, self.places, self.tiles_x, first, last, ends, members)
+        _in_parts(binning_kernels.place_members, len(counts), *arguments)
+        _in_parts(binning_kernels.sort_members, 4 * len(counts), self.depths.view(np.uint32), members, starts)
         return members, starts
+
+
+def _places(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of counts by share and bin: where each bin begins and, last, ends; and where each share's part of it does."""
+    starts = np.concatenate([[0], counts.sum(0).cumsum()])
+    return starts, starts[:-1] + counts.cumsum(0) - counts
 
 
 class _Accumulate(torch.autograd.Function):
@@ -110,11 +115,12 @@ class _Accumulate(torch.autograd.Function):
         rest = image.new_zeros(len(values[0]), 4)
         arrays = [t.numpy() for t in (*gradients, rest)]
         for row, kept, finished, slope in zip(ctx.rows, ctx.views, image.numpy(), slopes, strict=True):
-            splat_gradients = _backward(kept, finished, slope)
+            view = kept[0]
             _in_parts(
                 projection_kernels.project_backward,
                 torch.get_num_threads(),
-                *(*(v.numpy() for v in values), row, kept[0].splats, splat_gradients, *arrays),
+                *(*(v.numpy() for v in values), row, view.splats, view.places, view.boxes),
+                *(*_backward(kept, finished, slope), *arrays),
             )
         return None, None, *gradients, rest[:, 0], rest[:, 1:]
 
@@ -124,63 +130,84 @@ _Kept = tuple[_View, tuple[np.ndarray, np.ndarray] | None, np.ndarray]
 splats each tile looked at."""
 
 
-def _project(values: tuple[Tensor, ...], row: np.ndarray, near: float, height: int, width: int) -> _View:
+def _project(values: tuple[Tensor, ...], row: tuple[float, ...], near: float, height: int, width: int) -> _View:
     size, threads = len(values[0]), torch.get_num_threads()
-    view = _View(np.empty((size, projection_kernels.ROW), np.float32), np.empty(size, np.float32), height, width)
-    finite = np.ones(threads, np.bool_)
+    tiles_x, tiles_y = -(-width // binning_kernels.TILE_COLUMNS), -(-height // binning_kernels.TILE_ROWS)
     arrays = [v.numpy() for v in values]
+    places = np.empty(size, np.int32)
+    homes = np.zeros((threads, tiles_y * tiles_x + 1), np.int64)
+    _in_parts(projection_kernels.locate, threads, arrays[0], row, near, tiles_x, tiles_y, places, homes)
+    splats, depths = _lines(size), np.empty(size, np.float32)
+    boxes = np.empty((size, 4), np.int32)
+    counts = np.zeros((threads, tiles_y, tiles_x), np.int64)
+    finite = np.ones(threads, np.bool_)
     _in_parts(
         projection_kernels.project_forward,
         threads,
-        *(*arrays, row, near, height, width, view.splats, view.depths, finite),
+        *(*arrays, row, near, height, width, places, _places(homes)[1], splats, depths, boxes, counts, finite),
     )
     if not finite.all():
         for field, array in zip(fields(Gaussians), arrays, strict=True):
             if not np.isfinite(array).all():
                 raise ValueError(f"the Gaussians' {field.name} hold NaN or infinity")
-    return view
+    return _View(splats, depths, places, boxes, counts.reshape(threads, -1), tiles_x)
+
+
+def _lines(count: int) -> np.ndarray:
+    """Rows for splats, each of them one cache line."""
+    row = projection_kernels.ROW
+    numbers = np.empty((count + 1) * row, np.float32)
+    skip = -numbers.ctypes.data % (4 * row) // 4
+    return numbers[skip : skip + count * row].reshape(count, row)
 
 
 def _forward(view: _View, image: np.ndarray) -> _Kept:
-    counts, runs = view.runs()
-    reached = np.zeros(counts.shape[1], np.int64)
+    runs = view.runs()
+    reached = np.zeros(view.counts.shape[1], np.int64)
     order = None
     for first, last in runs:
-        order = view.sort(counts, first, last)
+        order = view.sort(first, last)
         # More parts than threads, since some tiles are fuller and some threads get less of a shared core.
         _in_parts(kernels.composite, 4 * torch.get_num_threads(), view.splats, *order, first, image, reached)
     return view, order if len(runs) == 1 else None, reached
 
 
-def _sorted_runs(
-    view: _View, order: tuple[np.ndarray, np.ndarray] | None, tiles: int
-) -> Iterator[tuple[int, int, np.ndarray, np.ndarray]]:
-    """First tile, last tile, members and starts of each run: the order that was kept, or made anew."""
-    if order is not None:
-        yield 0, tiles, *order
-        return
-    counts, runs = view.runs()
-    for first, last in runs:
-        yield first, last, *view.sort(counts, first, last)
+def _backward(kept: _Kept, image: np.ndarray, slopes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of a view's pairs, splat by splat, and where those of each begin and, last, end.
 
-
-def _backward(kept: _Kept, image: np.ndarray, slopes: np.ndarray) -> np.ndarray:
-    """Gradients of a view's splats, one row of ``FEATURES`` each."""
+    Where it takes several runs, their sums are added up to a single one of each splat.
+    """
     view, order, reached = kept
+    if order is not None:
+        return _run_backward(view, 0, len(reached), order, image, reached, slopes)
+    sums = np.zeros((len(view.splats), projection_kernels.FEATURES), np.float32)
+    for first, last in view.runs():
+        pairs = _run_backward(view, first, last, view.sort(first, last), image, reached, slopes)
+        _in_parts(binning_kernels.sum_pairs, torch.get_num_threads(), *pairs, sums)
+    return sums, np.arange(len(sums) + 1)
+
+
+def _run_backward(
+    view: _View,
+    first: int,
+    last: int,
+    order: tuple[np.ndarray, np.ndarray],
+    image: np.ndarray,
+    reached: np.ndarray,
+    slopes: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """As :func:`_backward`, for one run of tiles."""
     threads = torch.get_num_threads()
-    gradients = np.zeros((len(view.splats), projection_kernels.FEATURES), np.float32)
     pairs_of = np.empty(len(view.splats), np.int64)
-    for first, last, members, starts in _sorted_runs(view, order, len(reached)):
-        _in_parts(kernels.count_pairs, threads, view.splats, view.tiles_x, first, last, pairs_of)
-        offsets = np.concatenate([[0], pairs_of.cumsum()])
-        pair_gradients = np.zeros((offsets[-1], projection_kernels.FEATURES), np.float32)
-        _in_parts(
-            kernels.composite_backward,
-            4 * threads,
-            *(view.splats, offsets, members, starts, first, image, reached, slopes, pair_gradients),
-        )
-        _in_parts(kernels.sum_pairs, threads, pair_gradients, offsets, gradients)
-    return gradients
+    _in_parts(binning_kernels.count_pairs, threads, view.splats, view.tiles_x, first, last, pairs_of)
+    offsets = np.concatenate([[0], pairs_of.cumsum()])
+    pair_sums = np.zeros((offsets[-1], projection_kernels.FEATURES), np.float32)
+    _in_parts(
+        kernels.composite_backward,
+        4 * threads,
+        *(view.splats, offsets, *order, first, image, reached, slopes, pair_sums),
+    )
+    return pair_sums, offsets
 
 
 def render_tiled(
@@ -191,7 +218,7 @@ def render_tiled(
 ) -> Rendering:
     """Renders as :func:`lyra.rendering.render` does, on the CPU in float32; cameras get no gradient.
 
-    For its backward pass a view keeps about 65 bytes a Gaussian and 8 for each tile that a Gaussian touches
+    For its backward pass a view keeps about 90 bytes a Gaussian and 4 for each tile that a Gaussian touches
     (40 more while it runs).
     """
     with torch.autocast("cpu", enabled=False):
@@ -200,9 +227,10 @@ def render_tiled(
         return over_background(_Accumulate.apply(cameras, near, *values), background)
 
 
-def _row(cameras: Cameras, view: int) -> np.ndarray:
+def _row(cameras: Cameras, view: int) -> tuple[float, ...]:
     """One camera as the numbers that ``projection_kernels`` expects."""
     pose = cameras.camera_to_world[view].detach().double()
     intrinsics = cameras.intrinsics[view].detach().double()
     low, high = tangent_limits(intrinsics, cameras.height, cameras.width)
-    return torch.cat([pose[:3, :3].mT.flatten(), pose[:3, 3], intrinsics, low, high]).numpy()
+    spread = intrinsics[:2].amax() * torch.maximum(low.abs(), high.abs()).square().sum().add(1).sqrt()
+    return tuple(torch.cat([pose[:3, :3].mT.flatten(), pose[:3, 3], intrinsics, low, high, spread[None]]).tolist())
