@@ -18,6 +18,7 @@ from lyra.engine.paths import preset_path
 from lyra.files.photos import Photo
 from lyra.geometry.dynamic import DynamicGaussians
 from lyra.geometry.gaussians import Gaussians
+from lyra.geometry.trajectories import TrajectoryName
 from lyra.models.model import Model
 from lyra.models.preflight import needs_of_model
 from lyra.models.smoke import build_smoke_model
@@ -29,6 +30,7 @@ from lyra.training.depth import DepthObjective
 from lyra.training.still_student import DecoderObjective, decoder_loss
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
+_CLIPS: tuple[TrajectoryName, ...] = ("left", "zoom_in")
 ATOL = {"cpu": 1e-5, "cuda": 3e-3}
 
 
@@ -97,7 +99,7 @@ def test_a_hosted_tokenizer_answers_on_the_cpu(device: str, offload: bool):
     assert place_of(tokenizer) == ("cpu" if offload else device)
 
 
-def request_of(photo: Tensor, model: Model, name: str = "left") -> TeacherRequest:
+def request_of(photo: Tensor, model: Model, name: TrajectoryName) -> TeacherRequest:
     views, _ = Engine(model, "cpu").views([Photo.of(photo)], fov=55.0)
     config = model.config.teacher
     path = preset_path(name, 0.2, config.frames, config.height, config.width)
@@ -106,7 +108,7 @@ def request_of(photo: Tensor, model: Model, name: str = "left") -> TeacherReques
 
 def test_a_teacher_imagines_the_same_clips(device: str, photo: Tensor):
     model = make_model()
-    requests = [request_of(photo, model, name) for name in ("left", "zoom_in")]
+    requests = [request_of(photo, model, name) for name in _CLIPS]
 
     def teacher(placement: Placement) -> DiffusionTeacher:
         text = model.text["empty"], model.text["negative"]
@@ -175,8 +177,9 @@ def test_a_student_learns_where_it_is(device: str):
         loss, _ = decoder_loss(decoder, data, goal, 0)
         loss.backward()
         assert loss.device.type == where
-        assert decoder.head.bias.grad is not None
-        gradients.append(decoder.head.bias.grad.cpu())
+        bias = decoder.head.bias
+        assert bias is not None and bias.grad is not None
+        gradients.append(bias.grad.cpu())
     assert gradients[0].norm() > 0
     assert torch.cosine_similarity(*gradients, dim=0) > 0.98
 

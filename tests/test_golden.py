@@ -217,7 +217,7 @@ def test_decoder(name: str, tmp_path: Path):
         if golden.is_subset and "mid.trunk" not in golden.tensors:
             return  # the rest is the static decoder's
         close(decoder.norm(tokens), golden["mid.trunk"], 1e-4)
-        decoder.blocks, decoder.embed = torch.nn.ModuleList(), lambda _: tokens
+        decoder.blocks, decoder.embed = torch.nn.ModuleList(), lambda inputs: tokens
         raw = decoder.raw_gaussians(inputs).flatten(0, 1).movedim(-1, 1)
         close(raw, golden["mid.head"], 1e-4)
         gaussians = decoder(inputs)
