@@ -7,6 +7,10 @@ import pytest
 import torch
 
 MEDIA = Path(os.environ.get("LYRA_MEDIA", Path(__file__).parents[2] / "shared" / "media"))
+_SHARED = Path(__file__).parents[2] / "shared" / "golden"
+_SHIPPED = [Path(__file__).parent / "golden", *([_SHARED] if _SHARED.exists() else [])]
+GOLDEN_FOLDERS = [Path(os.environ["LYRA_GOLDEN"])] if "LYRA_GOLDEN" in os.environ else _SHIPPED
+"""Tensors of the official code: a subset that is shipped, and all of them where they are."""
 EXAMPLE = Path(__file__).parents[1] / "examples" / "room.png"
 
 

@@ -211,12 +211,11 @@ import sys
 from pathlib import Path
 import lyra
 from lyra.generate.options import GenerateOptions
-scene = lyra.load("smoke").generate(sys.argv[1], sys.argv[2], trajectories=("left", "right", "up"), spread=True)
+scene = lyra.load("smoke").generate(sys.argv[1], sys.argv[2], trajectories=("left", "right"), spread=True)
 print(len(scene.gaussians))
 """
 
 
-@pytest.mark.slow
 def test_two_processes_share_the_trajectories(tmp_path: Path):
     example = Path(__file__).parents[1] / "examples/room.png"
     script = tmp_path / "script.py"

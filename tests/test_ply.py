@@ -1,12 +1,12 @@
 """PLY files as this project and others write them, read back and judged."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import GOLDEN_FOLDERS
 from safetensors import safe_open
 
 from lyra import files as formats
@@ -15,7 +15,7 @@ from lyra.files import splats
 from lyra.geometry.gaussians import Gaussians
 
 ROOT = Path(__file__).parents[1]
-GOLDEN = Path(os.environ.get("LYRA_GOLDEN", ROOT / "../shared/golden"))
+GOLDEN = GOLDEN_FOLDERS[0]
 
 
 def random_gaussians(count: int = 100, seed: int = 0) -> Gaussians:

@@ -106,7 +106,9 @@ def depth_loss(
     image, truth, valid = augment(
         frames.images[pick].float() / 255, frames.depth[pick].float(), network.config.size, generator
     )
-    with torch.autocast("cpu", torch.bfloat16):
+    device = next(network.parameters()).device
+    image, truth, valid = image.to(device), truth.to(device), valid.to(device)
+    with torch.autocast(device.type, torch.bfloat16):
         output = network(image.contiguous(memory_format=torch.channels_last))
     log_depth, sky = output.float().unbind(1)
     residual = log_depth - truth.log()
