@@ -3,6 +3,7 @@
 python -m lyra.cli.bounds > lowest.txt
 """
 
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
@@ -14,10 +15,10 @@ _HELD = ("torch",)
 """Left out of the constraints: the lowest torch has no build without gigabytes of CUDA."""
 
 
-def declared(extras: tuple[str, ...] = PRINTED) -> list[Requirement]:
-    """What the installed package says that it needs, with some of its extras; packages of its own apart."""
+def declared(extras: Sequence[str] = PRINTED, texts: Sequence[str] | None = None) -> list[Requirement]:
+    """What the installed package (or ``texts``, as its metadata have them) needs, with some of its extras."""
     found = []
-    for text in requires("lyra") or []:
+    for text in (requires("lyra") or []) if texts is None else texts:
         need = Requirement(text)
         wanted = need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in extras)
         if wanted and need.name != "lyra":
@@ -38,10 +39,10 @@ def misfit(need: Requirement) -> str | None:
     )
 
 
-def lowest() -> list[str]:
+def lowest(needs: Sequence[Requirement] | None = None) -> list[str]:
     """``name==version`` of the lowest version of each declared package."""
     lines = []
-    for need in declared():
+    for need in declared() if needs is None else needs:
         bounds = [Version(spec.version) for spec in need.specifier if spec.operator in (">=", "==", "~=")]
         if bounds and need.name not in _HELD:
             lines.append(f"{need.name}=={max(bounds)}")
