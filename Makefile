@@ -19,10 +19,10 @@ scene: .venv/scene.done
 test: .venv/dev.done
 	.venv/bin/python -m pytest -q
 
-# The lowest versions that pyproject.toml allows, in an environment of their own (torch: the one of constraints.txt,
-# since the lowest has no small build), and the tests of what they are used for.
+# The lowest versions that pyproject.toml allows, and the tests of what they are used for. torch is the one of
+# constraints.txt, since the lowest has no small build.
 test-lowest: .venv/lowest.done
-	.venv/lowest/bin/python -m pytest -q -p no:cacheprovider tests/test_lowest.py
+	PYTHONPATH=src .venv/lowest/bin/python -m pytest -q -p no:cacheprovider tests/test_lowest.py
 
 test-slow: .venv/dev.done
 	.venv/bin/python -m pytest -q -m slow
@@ -50,9 +50,11 @@ clean:
 	$(call INSTALL,-c constraints.txt -e ".[dev]")
 	touch $@
 
+# What is not named there, torch above all, comes from .venv, which is quick and is how it is run.
 .venv/lowest.done: .venv/dev.done
-	$(PYTHON) -m venv .venv/lowest
+	.venv/bin/python -m venv .venv/lowest
+	.venv/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	  > "$$(.venv/lowest/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/parent.pth"
 	.venv/bin/python -m lyra.cli.bounds > .venv/lowest.txt
-	.venv/lowest/bin/pip install -q --disable-pip-version-check -c constraints.txt -c .venv/lowest.txt -e ".[all]" \
-	  pytest beartype
+	.venv/lowest/bin/pip install -q --no-compile --disable-pip-version-check -r .venv/lowest.txt
 	touch $@

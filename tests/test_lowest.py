@@ -44,6 +44,7 @@ def test_films_are_written_and_read(tmp_path: Path, name: str):
     """PyAV's writer, reader, side data and colors."""
     frames = np.zeros((5, 3, 32, 48), np.uint8)
     frames[:, 0], frames[:, :, :, 24:] = 200, 250
+    frames[np.arange(5), :, :, 24 + 4 * np.arange(5)] = 0  # a GIF stores what does not change once
     save_video(frames, tmp_path / name, 5)
     video = load_video(tmp_path / name, 32, 48, 3)
     assert video.frames[1, :, 16, 8].mul(255).tolist() == pytest.approx([200, 0, 0], abs=12)
