@@ -30,7 +30,7 @@ def table(heading: str) -> dict[str, list[str]]:
         if not line.startswith("|"):
             break
         first, *rest = (cell.strip() for cell in line.strip("|").split("|"))
-        rows[first.strip("`")] = rest
+        rows[first.replace("`", "")] = rest
     return rows
 
 
@@ -96,14 +96,14 @@ def write_npz(folder: Path) -> Path:
 
 
 FILES = {
-    "lyra `cameras.json`": write_ours,
-    "nerfstudio `transforms.json`": write_transforms,
-    "nerfstudio `camera_path.json`": foreign.camera_path,
-    "3DGS `cameras.json`": foreign.trained,
-    "COLMAP `images.txt`": lambda folder: foreign.write_model(folder, "txt") / "images.txt",
-    "COLMAP `images.bin`": lambda folder: foreign.write_model(folder, "bin") / "images.bin",
-    "RealEstate10K `.txt`": foreign.real_estate,
-    "ViPE `.npz`": write_npz,
+    "lyra cameras.json": write_ours,
+    "nerfstudio transforms.json": write_transforms,
+    "nerfstudio camera_path.json": foreign.camera_path,
+    "3DGS cameras.json": foreign.trained,
+    "COLMAP images.txt": lambda folder: foreign.write_model(folder, "txt") / "images.txt",
+    "COLMAP images.bin": lambda folder: foreign.write_model(folder, "bin") / "images.bin",
+    "RealEstate10K .txt": foreign.real_estate,
+    "ViPE .npz": write_npz,
 }
 
 
