@@ -108,7 +108,7 @@ def test_heic_is_read_with_its_package_and_told_without(tmp_path: Path, monkeypa
         with pytest.raises(LyraError, match=r"HEIC photo: pip install 'lyra\[photos\]' .*JPEG"):
             load_photo(path, 32, 32)
     heif = pytest.importorskip("pillow_heif", reason="needs the extra photos")
-    with pytest.raises(LyraError, match="damaged or incomplete"):
+    with pytest.raises(LyraError, match="HEIC photo that cannot be read: convert"):
         load_photo(path, 32, 32)
     heif.from_pillow(flat(RED)).save(path, quality=95)
     photo = load_photo(path, 48, 64)
