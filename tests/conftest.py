@@ -24,3 +24,14 @@ def photo() -> Path:
     """A real photograph where there is one, else the project's own picture."""
     real = MEDIA / "house_indoor.jpg"
     return real if real.exists() else EXAMPLE
+
+
+FAULTS = Path(os.environ.get("LYRA_FAULTS", Path(__file__).parents[2] / "shared" / "faults"))
+
+
+@pytest.fixture
+def faults() -> Path:
+    """A folder of inputs that once were read wrong, made elsewhere; tests of them skip where it is missing."""
+    if not FAULTS.is_dir():
+        pytest.skip(f"{FAULTS} is missing: set LYRA_FAULTS to the folder of faulty inputs")
+    return FAULTS

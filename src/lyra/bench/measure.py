@@ -1,6 +1,5 @@
 """How things are measured: in a fresh process, by the median, with the peak of its memory."""
 
-import json
 import multiprocessing
 import os
 import platform
@@ -14,6 +13,7 @@ import psutil
 import torch
 
 from lyra.device.memory import peak_memory_mb
+from lyra.files.strict_json import to_json
 from lyra.files.tables import format_table
 
 
@@ -89,7 +89,7 @@ def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
     """One JSON object ``{"machine", "rows"}``, or a table."""
     machine = describe_machine()
     if as_json:
-        print(json.dumps({"machine": asdict(machine), "rows": rows}))
+        print(to_json({"machine": asdict(machine), "rows": rows}))
         return
     print(f"{machine.cores} cores, {machine.memory_gb} GB, {machine.instructions}, GPU {machine.gpu or 'none'}")
     print(format_table(rows))

@@ -1,6 +1,6 @@
 """``python -m lyra.cli``."""
 
-from lyra.cli.main import main
+from lyra.cli.start import main
 
 if __name__ == "__main__":
     main()

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 import psutil
 import torch
 
+from lyra.cli.bounds import PRINTED, declared, misfit
 from lyra.errors import LyraError
 from lyra.generate.decisions import needed_memory_mb
 from lyra.models.loading import BUNDLED, load
@@ -19,9 +20,11 @@ PACKAGES = {
     "numba": "the CPU renderer",
     "av": "videos (extra: video)",
     "viser": "the live viewer (extra: viewer)",
+    "rawpy": "raw photos (extra: photos)",
+    "pillow_heif": "HEIC photos (extra: photos)",
     "gsplat": "rendering on CUDA GPUs (extra: cuda)",
 }
-OPTIONAL = ("gsplat", "viser")
+OPTIONAL = ("gsplat", "viser", "rawpy", "pillow_heif")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Finding:
 def examine() -> list[Finding]:
     """Checks packages, models, memory, disk and accelerators; changes nothing."""
     findings = [_package(name, purpose) for name, purpose in PACKAGES.items()]
+    findings += [Finding(False, text) for text in map(misfit, declared((*PRINTED, "cuda"))) if text is not None]
     memory = psutil.virtual_memory()
     findings.append(
         Finding(

@@ -1,6 +1,5 @@
 """The command line: parses, calls, and turns problems into one line and exit code 2."""
 
-import json
 import sys
 import traceback
 from pathlib import Path
@@ -10,9 +9,11 @@ from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
 from lyra.cli.learn import report, synthesize, train
+from lyra.cli.notes import show_notes
 from lyra.device.memory import DeviceOptions
 from lyra.engine.paths import Look
 from lyra.errors import LyraError
+from lyra.files.strict_json import to_json
 from lyra.geometry.trajectories import TRAJECTORY_NAMES
 from lyra.scene.times import TimeOptions
 
@@ -136,8 +137,9 @@ def render(
 
     Args:
         scene: A scene folder or a PLY file.
-        out: Video file (.mp4).
-        cameras: "fly", "still" (the input view), one of the six trajectories, or a JSON file of cameras.
+        out: Film (.mp4, .mov, .mkv, .webm, .avi, .gif), or numbered pictures (film_%04d.png).
+        cameras: "fly", "still" (the input view), one of the six trajectories, or a file of cameras
+            (docs/inputs.md).
         frames: Frames of a preset path; more of them are slow motion.
         size: Shorter side of the video in pixels.
         fps: Frames a second.
@@ -224,7 +226,7 @@ def verify(
     found = verify_scene(scene, views, size, save)
     numbers = found.as_json()
     if json_:
-        print(json.dumps(numbers))
+        print(to_json(numbers))
     else:
         for row in numbers.pop("rows"):
             print(f"view {row['view']} by {row['backend']}: {row['psnr']:.1f} dB")
@@ -278,7 +280,7 @@ def evaluate(
         numbers = _evaluate_model(what, Engine(load(model or "mini"), device), scenes, report)
         rows = numbers["rows"]
     if json_:
-        print(json.dumps(numbers))
+        print(to_json(numbers))
     else:
         from lyra.files.tables import format_table
 
@@ -431,6 +433,7 @@ def main() -> None:
     """Entry point of the ``lyra`` command."""
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    show_notes()
     try:
         app.cli(prog="lyra", args=arguments, description=DESCRIPTION)
     except (LyraError, OSError, MemoryError, RuntimeError) as error:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lyra.errors import LyraError
 from lyra.files import load_cameras
+from lyra.files.poses import is_camera_file
 from lyra.geometry.cameras import Cameras, through_lens
 from lyra.geometry.gaussians import matrix_from_quaternion, quaternion_from_matrix
 from lyra.geometry.trajectories import TRAJECTORY_NAMES, TrajectoryName, draw_distance, trajectory_cameras
@@ -25,8 +26,6 @@ from lyra.geometry.trajectories import TRAJECTORY_NAMES, TrajectoryName, draw_di
 Look = Literal["path", "center", "forward"]
 """Where the cameras of a path look: as the path says, at the point one scene unit ahead of the input view, or always
 as the input view does."""
-
-PATH_SUFFIXES = (".json", ".npz")
 
 
 @dataclass(frozen=True)
@@ -99,13 +98,14 @@ def choose_paths(
         if choice in TRAJECTORY_NAMES:
             preset = cast(TrajectoryName, choice)
             path = preset_path(preset, draw_distance(preset, seed, movement), frames, height, width)
-        elif Path(choice).suffix.lower() in PATH_SUFFIXES:
+        elif is_camera_file(Path(choice)):
             path = read_path(Path(choice), height, width, movement)
             count = max(1, math.ceil((len(path.cameras) - 1) / (frames - 1)))
             path = replace(path, cameras=resample_cameras(path.cameras, count * (frames - 1) + 1))
         else:
             raise LyraError(
-                f"unknown trajectory {choice!r}: give {', '.join(TRAJECTORY_NAMES)}, or a file of cameras (.json, .npz)"
+                f"unknown trajectory {choice!r}: give {', '.join(TRAJECTORY_NAMES)}, or a file of cameras (.json .npz "
+                ".txt .bin, or COLMAP's folder)"
             )
         paths.append(replace(path, cameras=turn_cameras(path.cameras, look)))
     names = [path.name for path in paths]

@@ -125,7 +125,7 @@ def _is_of_stored(
     else:
         return True
     stored = np.log(shape.width / shape.height)
-    return abs(aspect - stored) <= abs(aspect + stored)
+    return bool(abs(aspect - stored) <= abs(aspect + stored))
 
 
 def _given_size(path: Path, frame: Frame) -> tuple[float, float] | None:

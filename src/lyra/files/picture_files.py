@@ -158,10 +158,13 @@ def _open_heic(path: Path, data: bytes) -> Image.Image:
         raise LyraError(
             f"{path} is a HEIC photo: pip install 'lyra[photos]' to read it, or convert it to JPEG"
         ) from None
-    opened: Any = pillow_heif.open_heif(io.BytesIO(data))
-    if opened.size[0] * opened.size[1] > LARGEST_PIXELS:
-        raise Image.DecompressionBombError
-    return opened.to_pillow()
+    try:
+        opened: Any = pillow_heif.open_heif(io.BytesIO(data))
+        if opened.size[0] * opened.size[1] > LARGEST_PIXELS:
+            raise Image.DecompressionBombError
+        return opened.to_pillow()
+    except DECODING_ERRORS:
+        raise LyraError(f"{path} is a HEIC photo that cannot be read: convert it to JPEG") from None
 
 
 def _develop(path: Path, data: bytes) -> Image.Image:

@@ -195,19 +195,20 @@ def _activate(path: Path, columns: dict[str, np.ndarray]) -> tuple[Gaussians, in
     def stack(prefix: str, count: int) -> np.ndarray:
         return np.stack([columns[f"{prefix}_{i}"] for i in range(count)], axis=1)
 
-    with np.errstate(over="ignore"):  # what overflows is found below
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found below
         opacities = 1 / (1 + np.exp(-columns["opacity"]))
         scales = np.exp(stack("scale", 3))
-    rotations = stack("rot", 4)
-    norms = np.linalg.norm(rotations, axis=1, keepdims=True)
-    identity = np.array([1.0, 0.0, 0.0, 0.0])
-    values = {
-        "means": np.stack([columns[axis] for axis in "xyz"], axis=1),
-        "scales": scales,
-        "quaternions": np.where(norms > 0, rotations / np.where(norms > 0, norms, 1), identity),
-        "opacities": opacities,
-        "colors": np.clip(stack("f_dc", 3) * SH_DEGREE_0 + 0.5, 0, 1),
-    }
+    with np.errstate(invalid="ignore"):
+        rotations = stack("rot", 4)
+        norms = np.linalg.norm(rotations, axis=1, keepdims=True)
+        identity = np.array([1.0, 0.0, 0.0, 0.0])
+        values = {
+            "means": np.stack([columns[axis] for axis in "xyz"], axis=1),
+            "scales": scales,
+            "quaternions": np.where(norms > 0, rotations / np.where(norms > 0, norms, 1), identity),
+            "opacities": opacities,
+            "colors": np.clip(stack("f_dc", 3) * SH_DEGREE_0 + 0.5, 0, 1),
+        }
     with np.errstate(over="ignore"):
         singles = {name: value.astype(np.float32) for name, value in values.items()}
     fit = {name: np.isfinite(value).reshape(len(value), -1).all(axis=1) for name, value in singles.items()}

@@ -4,7 +4,6 @@ What a step sees depends on the step's number alone (``loss(step)`` draws with i
 was killed and resumed goes through the same losses as one that was not.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from tqdm import tqdm
 
 from lyra.errors import LyraError
 from lyra.files import load_tensors, save_image, save_tensors, write_atomically
+from lyra.files.strict_json import to_json
 
 CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
@@ -177,7 +177,7 @@ def fit(
             value, details = loss(step)
             norm = run.advance(value)
             row = {"step": step, "loss": value.item(), **details, "gradient_norm": norm}
-            log.write(json.dumps({**row, "seconds": round(time.monotonic() - began, 3)}) + "\n")
+            log.write(to_json({**row, "seconds": round(time.monotonic() - began, 3)}) + "\n")
             log.flush()
             bar.update()
             bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)

@@ -28,7 +28,7 @@ def print_report(run: Path, rows: int) -> None:
     size = max(1, -(-len(lines) // rows))
     for start in range(0, len(lines), size):
         part = lines[start : start + size]
-        logged = ([line[name] for line in part if name in line] for name in names)
+        logged = ([line[name] for line in part if line.get(name) is not None] for name in names)
         cells = (f"{sum(values) / len(values):>13.5g}" if values else f"{'-':>13}" for values in logged)
         print(f"{part[0]['step']}..{part[-1]['step']}".rjust(15), *cells)
     minutes = sum(line["seconds"] for line in lines) / 60

@@ -7,7 +7,6 @@ a browser would not run beside a file. A scene that moves plays there. The page'
 
 import base64
 import html
-import json
 import zlib
 from importlib import resources
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from lyra.files import write_atomically
+from lyra.files.strict_json import to_json
 from lyra.geometry.cameras import Cameras
 from lyra.geometry.dynamic import DynamicGaussians
 from lyra.geometry.gaussians import Gaussians, merge
@@ -66,7 +66,7 @@ def write_viewer(
         parts,
         title=html.escape(title.encode("utf-8", "replace").decode("utf-8")),
         background=", ".join(map(str, BACKGROUND)),
-        scene=json.dumps(scene),
+        scene=to_json(scene),
         packed=_text(packed),
         composite=_text((assets / "splat.wasm").read_bytes()),
     )
