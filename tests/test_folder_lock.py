@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import EXAMPLE
+from lyra.generate.runs import GenerateOptions
 
 from lyra.errors import LyraError
 from lyra.files import write_atomically
@@ -19,7 +20,6 @@ from lyra.files.atomic import is_leftover
 from lyra.files.clips import Clip, clip_is_of, load_clip, save_clip
 from lyra.generate.pipeline import generate
 from lyra.generate.run_folder import LOCK, digest_identity, prepare_folder
-from lyra.generate.runs import GenerateOptions
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
 from lyra.models.smoke import build_smoke_model
 
