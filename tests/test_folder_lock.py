@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import EXAMPLE
-from lyra.generate.runs import GenerateOptions
 
 from lyra.errors import LyraError
 from lyra.files import write_atomically
 from lyra.files.atomic import is_leftover
 from lyra.files.clips import Clip, clip_is_of, load_clip, save_clip
+from lyra.generate.options import GenerateOptions
 from lyra.generate.pipeline import generate
 from lyra.generate.run_folder import LOCK, digest_identity, prepare_folder
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov

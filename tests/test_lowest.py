@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import EXAMPLE
-from lyra.generate.runs import GenerateOptions
 from packaging.requirements import Requirement
 
 from lyra.cli.bounds import declared, lowest, misfit
 from lyra.files import load_ply, save_4dgs, save_video
 from lyra.files.videos import load_video
+from lyra.generate.options import GenerateOptions
 from lyra.generate.pipeline import generate
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
 from lyra.geometry.dynamic import DynamicGaussians
