@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
+from lyra.cli.export import export
 from lyra.cli.learn import report, synthesize, train
 from lyra.device.memory import DeviceOptions
 from lyra.engine.paths import Look
@@ -420,7 +421,7 @@ def convert(
             convert_tokenizer(file, out, sha256)
 
 
-for command in (train, synthesize, report):
+for command in (train, synthesize, report, export):
     app.command(command)
 
 

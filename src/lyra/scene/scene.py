@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra.errors import LyraError
+from lyra.export.splat_files import load_splats
 from lyra.files import load_ply, save_ply, write_atomically
 from lyra.files.atomic import explain_writing
 from lyra.files.moving_splats import load_dynamic, save_dynamic, save_frames
@@ -163,7 +164,7 @@ class Scene:
 
     @classmethod
     def load(cls, path: Path | str) -> "Scene":
-        """Reads a scene folder, or any 3DGS PLY (then with a camera of 55 degrees at the origin).
+        """Reads a scene folder, or any file of splats (then with a camera of 55 degrees at the origin).
 
         Raises:
             LyraError: there is no scene there, or it is damaged.
@@ -171,7 +172,7 @@ class Scene:
         path = Path(path)
         if path.is_file():
             camera = Cameras(torch.eye(4)[None], intrinsics_from_fov(55.0, 512, 512)[None], 512, 512)
-            return cls(load_ply(path), camera)
+            return cls(load_splats(path), camera)
         if not (path / PROVENANCE).is_file():
             raise LyraError(f"{path} holds no finished scene (no {PROVENANCE}): give a folder that generate wrote")
         try:
