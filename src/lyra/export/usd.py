@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 
 from lyra.errors import LyraError, MissingExtraError
 from lyra.files.atomic import explain_reading, write_atomically
@@ -92,6 +93,41 @@ def add_splats(stage: Any, gaussians: Gaussians) -> Any:
     splats.CreateExtentAttr(pxr.Vt.Vec3fArray.FromNumpy(np.stack([low, high]).astype(np.float32)))
     pxr.UsdGeom.Imageable(splats).CreatePurposeAttr(pxr.UsdGeom.Tokens.default_)
     return splats.GetPrim()
+
+
+def add_collider(
+    stage: Any, vertices: Float[np.ndarray, "vertex 3"], faces: Int[np.ndarray, "face 3"], ground: bool = True
+) -> None:
+    """Defines ``/World/Collider``, an invisible static triangle mesh that things bump into, ``/World/Ground``, a plane
+    at z = 0, and a physics scene, on a z-up stage.
+
+    Args:
+        stage: Of :func:`write_stage`.
+        vertices: In metres, z up.
+        faces: Fronts by the right-hand rule.
+        ground: Whether the plane is there.
+    """
+    pxr = library()
+    mesh = pxr.UsdGeom.Mesh.Define(stage, f"{ROOT}/Collider")
+    mesh.CreatePointsAttr(pxr.Vt.Vec3fArray.FromNumpy(np.ascontiguousarray(vertices, np.float32)))
+    mesh.CreateFaceVertexCountsAttr(pxr.Vt.IntArray.FromNumpy(np.full(len(faces), 3, np.int32)))
+    mesh.CreateFaceVertexIndicesAttr(pxr.Vt.IntArray.FromNumpy(np.ascontiguousarray(faces, np.int32).ravel()))
+    mesh.CreateSubdivisionSchemeAttr(pxr.UsdGeom.Tokens.none)
+    mesh.CreateExtentAttr(pxr.Vt.Vec3fArray.FromNumpy(np.stack([vertices.min(0), vertices.max(0)]).astype(np.float32)))
+    # Purpose "guide" is not drawn, and physics heeds it all the same.
+    mesh.CreatePurposeAttr(pxr.UsdGeom.Tokens.guide)
+    pxr.UsdPhysics.CollisionAPI.Apply(mesh.GetPrim())
+    # A static body may be concave: its own triangles, not a hull that would fill the room.
+    shape = pxr.UsdPhysics.MeshCollisionAPI.Apply(mesh.GetPrim())
+    shape.CreateApproximationAttr(pxr.UsdPhysics.Tokens.none)
+    if ground:
+        plane = pxr.UsdGeom.Plane.Define(stage, f"{ROOT}/Ground")
+        plane.CreateAxisAttr(pxr.UsdGeom.Tokens.z)
+        plane.CreatePurposeAttr(pxr.UsdGeom.Tokens.guide)
+        pxr.UsdPhysics.CollisionAPI.Apply(plane.GetPrim())
+    physics = pxr.UsdPhysics.Scene.Define(stage, f"{ROOT}/PhysicsScene")
+    physics.CreateGravityDirectionAttr(pxr.Gf.Vec3f(0, 0, -1))
+    physics.CreateGravityMagnitudeAttr(9.81)
 
 
 def load_usd(path: Path) -> Gaussians:

@@ -1,8 +1,8 @@
 """Depth of many views to one surface: a truncated signed distance field, and its zero by marching cubes.
 
-The field lies in a grid that widens with the distance from an apex behind the input camera: (x / w, y / w, log w), w the
-depth from the apex. Its cells are everywhere the same share of their distance, as the errors of depth are, so that one
-grid holds a table and the houses behind it.
+The field lies in a grid that widens with the distance from an apex behind the input camera: (x / w, y / w, log w), w
+the depth from the apex. Its cells are everywhere the same share of their distance, as the errors of depth are, so that
+one grid holds a table and the houses behind it.
 
 Source: Curless and Levoy, "A Volumetric Method for Building Complex Models from Range Images" (1996).
 """
@@ -10,6 +10,7 @@ Source: Curless and Levoy, "A Volumetric Method for Building Complex Models from
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import no_type_check
 
 import numba
@@ -85,7 +86,7 @@ def fuse(shots: Shots, grid: Grid) -> tuple[Float[np.ndarray, "x y z"], Float[np
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(threads) as pool:
         parts = np.linspace(0, grid.shape[0], 4 * threads + 1).astype(int)
-        for work in [pool.submit(_fuse, *arguments, *ends) for ends in zip(parts[:-1], parts[1:], strict=True)]:
+        for work in [pool.submit(_fuse, *arguments, *ends) for ends in pairwise(parts)]:
             work.result()
     return field, weight
 
@@ -156,11 +157,14 @@ def extract(
         MissingExtraError: scikit-image is not installed.
     """
     try:
+        from scipy.ndimage import minimum_filter
         from skimage.measure import marching_cubes
     except ImportError:
         raise MissingExtraError("scikit-image", "mesh", "a mesh") from None
+    # A cell with a corner that nothing is known of has no surface, and its neighbours' corners are this cell's.
+    known = minimum_filter(weight, size=3, mode="constant") > 0
     try:
-        vertices, faces, _, _ = marching_cubes(field, 0.0, mask=weight > 0, gradient_direction="ascent")
+        vertices, faces, _, _ = marching_cubes(field, 0.0, mask=known, gradient_direction="descent")
     except (RuntimeError, ValueError):
         raise LyraError("the scene shows no closed surface: its splats are too faint or too scattered") from None
     return grid.place(vertices.astype(np.float64)), faces.astype(np.int64)

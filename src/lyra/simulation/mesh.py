@@ -107,7 +107,11 @@ def _decimate(vertices: np.ndarray, faces: np.ndarray, triangles: int) -> tuple[
     if len(faces) <= triangles:
         return vertices, faces
     simplify = tools("fast_simplification").simplify
-    points, kept = simplify(vertices.astype(np.float32), faces.astype(np.int32), 1 - triangles / len(faces))
+    points, kept = vertices.astype(np.float32), faces.astype(np.int32)
+    for _ in range(4):  # it stops where no edge can go without folding, short of a large step
+        points, kept = simplify(points, kept, 1 - triangles / len(kept))
+        if len(kept) <= triangles:
+            break
     return points.astype(np.float64), kept.astype(np.int64)
 
 

@@ -16,7 +16,7 @@ from lyra.rendering import render
 SOLID = 0.7
 """Alpha from which a pixel shows a surface."""
 STEP = 0.06
-"""Share of its depth by which a pixel may differ from its neighbours; expected depth between two surfaces is neither."""
+"""Share of its depth by which a pixel may differ from its neighbours' mean; between two surfaces it shows neither."""
 
 
 @dataclass(frozen=True)
