@@ -91,7 +91,7 @@ def compare_world(engine: Engine, seed: int, options: MeshWorldsOptions) -> Mapp
 
 def true_surface(world: World, camera: Cameras) -> Surface:
     """Points of the true surfaces that the trajectories see, evenly spread."""
-    cameras = own_cameras(camera, 192)
+    cameras = own_cameras(camera, 192, 2)
     depth = world_depth(world, cameras)
     shots = Shots(cameras, torch.zeros(len(depth), 3, *depth.shape[1:]), depth, depth < SKY_FROM)
     points, normals = (values.double().numpy() for values in surface_points(shots))
@@ -130,10 +130,10 @@ def score(found: Surface, truth: Surface) -> dict[str, float]:
 
     Source: Knapitsch et al., "Tanks and Temples" (2017), section 5, for the F-score.
     """
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
-    there, nearest = cKDTree(truth[0]).query(found[0])
-    back, _ = cKDTree(found[0]).query(truth[0])
+    there, nearest = KDTree(truth[0]).query(found[0])
+    back, _ = KDTree(found[0]).query(truth[0])
     precision, recall = float((there < TOLERANCE).mean()), float((back < TOLERANCE).mean())
     normals = np.abs((found[1] * truth[1][nearest]).sum(1))
     return {

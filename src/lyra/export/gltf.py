@@ -99,8 +99,8 @@ def _attributes(gaussians: Gaussians) -> dict[str, np.ndarray]:
         f"{NAME}:OPACITY": np.clip(fields["opacities"], 0, 1),
         f"{NAME}:SH_DEGREE_0_COEF_0": (fields["colors"] - 0.5) / SH_DEGREE_0,
     }
-    harmonics = fields.get("harmonics")
-    for index, (degree, order) in enumerate(_ORDERS[: 0 if harmonics is None else harmonics.shape[1]]):
+    harmonics = fields.get("harmonics", np.zeros((len(gaussians), 0, 3), np.float32))
+    for index, (degree, order) in enumerate(_ORDERS[: harmonics.shape[1]]):
         columns[f"{NAME}:SH_DEGREE_{degree}_COEF_{order}"] = harmonics[:, index]
     return {
         name: np.ascontiguousarray(column, dtype=column.dtype if column.dtype == np.uint8 else "<f4")

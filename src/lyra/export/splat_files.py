@@ -33,10 +33,11 @@ def find_format(path: Path) -> SplatFormat:
         LyraError: with none that is known.
     """
     name = Path(path).name.lower()
-    found = [kind for kind in SPLAT_FORMATS if name.endswith(f".{kind}")]
-    if not found:
-        raise LyraError(f"{path} names no format of splats: end it with one of .{' .'.join(SPLAT_FORMATS)}")
-    return max(found, key=len)
+    # The longest suffix first: .compressed.ply is no plain PLY.
+    for kind in sorted(SPLAT_FORMATS, key=len, reverse=True):
+        if name.endswith(f".{kind}"):
+            return kind
+    raise LyraError(f"{path} names no format of splats: end it with one of .{' .'.join(SPLAT_FORMATS)}")
 
 
 def save_splats(gaussians: Gaussians, path: Path, kind: SplatFormat | None = None, written: Written | None = None):

@@ -56,9 +56,9 @@ class Collider:
 
     @cached_property
     def _tree(self) -> Any:
-        from scipy.spatial import cKDTree
+        from scipy.spatial import KDTree
 
-        return cKDTree(self.samples)
+        return KDTree(self.samples)
 
     def nearest(
         self, points: Float[np.ndarray, "point 3"]
@@ -104,9 +104,9 @@ class Collider:
         """
         column = SPACING
         low = self.samples[self.samples[:, 2] < below]
-        from scipy.spatial import cKDTree
+        from scipy.spatial import KDTree
 
-        lists = cKDTree(low[:, :2]).query_ball_point(places, column)
+        lists = KDTree(low[:, :2]).query_ball_point(places, column)
         heights = np.array([low[found, 2].max() if found else 0.0 for found in lists])
         return heights, np.array([bool(found) for found in lists])
 

@@ -18,11 +18,13 @@ EYE = 0.45
 """Metres of the camera above the robot's foot."""
 SPEED, TURN = 0.15, 0.4
 """Metres and radians of the fastest step."""
+FARTHEST = 100.0
+"""Metres that are told."""
 ARRIVED = 0.25
 """Metres from the goal that count as there."""
 
 
-class SceneDrive(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
+class SceneDrive(gymnasium.Env[Any, np.ndarray]):
     """Observation: ``rgb`` (uint8), ``depth`` (metres, 0 where nothing is seen), ``goal`` (metres, and radians to the
     left). Action: speed and turn, each in [-1, 1]. Reward: metres nearer to the goal, 1 at the goal, -0.1 when it bumps
     into something, -0.005 a step. An episode ends at the goal, and is cut off after ``steps``.
@@ -37,8 +39,8 @@ class SceneDrive(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self.observation_space = gymnasium.spaces.Dict(
             {
                 "rgb": box(0, 255, (height, width, 3), np.uint8),
-                "depth": box(0, np.inf, (height, width), np.float32),
-                "goal": box(np.array([0, -np.pi], np.float32), np.array([np.inf, np.pi], np.float32)),
+                "depth": box(0, FARTHEST, (height, width), np.float32),
+                "goal": box(np.array([0, -np.pi], np.float32), np.array([FARTHEST, np.pi], np.float32)),
             }
         )
         self.action_space = box(-1, 1, (2,), np.float32)
@@ -91,6 +93,6 @@ class SceneDrive(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         bearing = (np.arctan2(-x, y) - self.yaw + np.pi) % (2 * np.pi) - np.pi
         return {
             "rgb": (seen.color[0].movedim(0, -1) * 255).round().to(torch.uint8).numpy(),
-            "depth": seen.depth[0].numpy(),
+            "depth": seen.depth[0].clamp(max=FARTHEST).numpy(),
             "goal": np.array([np.hypot(x, y), bearing], np.float32),
         }

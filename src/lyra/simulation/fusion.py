@@ -23,8 +23,8 @@ from lyra.simulation.shots import Shots
 
 APEX = 0.7
 """Scene units behind the input camera; the farthest trajectory backs by 0.4."""
-TRUNCATION = 3.0
-"""Cells before and behind a surface in which it is felt."""
+TRUNCATION = 0.025
+"""Share of its depth before and behind a surface in which it is felt: as far as views differ on where it is."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _fuse(poses, intrinsics, depths, low, cell, field, weight, first, last):
             for k in range(field.shape[2]):
                 behind = math.exp(low[2] + k * cell)
                 x, y, z = (low[0] + i * cell) * behind, (low[1] + j * cell) * behind, behind - APEX
-                reach = TRUNCATION * cell * behind
+                reach = TRUNCATION * behind
                 total, count = 0.0, 0.0
                 for v in range(views):
                     p = poses[v]
@@ -140,7 +140,7 @@ def close_ground(
     columns = np.indices(grid.shape).reshape(3, -1).T
     unknown = weight.ravel() == 0
     points = grid.place(columns[unknown].astype(np.float64))
-    distance = (points @ up - height) / (TRUNCATION * grid.cell * (points[:, 2] + APEX))
+    distance = (points @ up - height) / (TRUNCATION * (points[:, 2] + APEX))
     near = np.abs(distance) < 1
     places = np.flatnonzero(unknown)[near]
     field.ravel()[places] = distance[near]

@@ -67,7 +67,7 @@ def mesh_scene(
 
 def mesh_shots(shots: Shots, options: MeshOptions, ground: Ground | None) -> Mesh:
     """As :func:`mesh_scene`, of pictures that are there."""
-    grid = choose_grid(shots)
+    grid = choose_grid(shots, _samples(options.triangles))
     field, weight = fuse(shots, grid)
     if ground is not None and options.ground:
         close_ground(grid, field, weight, np.array(ground.up), ground.height)
@@ -75,6 +75,13 @@ def mesh_shots(shots: Shots, options: MeshOptions, ground: Ground | None) -> Mes
     vertices, faces = _without_floaters(vertices, faces, options.floaters)
     vertices, faces = _decimate(vertices, faces, options.triangles)
     return Mesh(vertices, faces, _paint(vertices, shots))
+
+
+def _samples(triangles: int) -> int:
+    """Samples of a grid whose surface has about twice so many triangles: with many more, decimation spends what is
+    left on the ragged border, which it may not move.
+    """
+    return int(min(6e6, max(2e5, 6e6 * (2 * triangles / 228_000) ** 1.5)))
 
 
 def tools(name: str) -> Any:

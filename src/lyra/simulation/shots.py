@@ -36,7 +36,7 @@ class Shots:
         return origins + directions * (self.depth * z_depth_factor(self.cameras))[..., None]
 
 
-def own_cameras(camera: Cameras, size: int = 192, each: int = 4) -> Cameras:
+def own_cameras(camera: Cameras, size: int = 192, each: int = 3) -> Cameras:
     """The input view and ``each`` views along each of the six trajectories, longer side ``size`` pixels."""
     parts = [camera]
     for name in TRAJECTORY_NAMES:
