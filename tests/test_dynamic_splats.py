@@ -36,7 +36,7 @@ def moving_scene() -> DynamicGaussians:
 
 
 def assert_same(one: Gaussians, other: Gaussians) -> None:
-    for name, tensor in vars(one).items():
+    for name, tensor in one.tensors().items():
         assert torch.equal(tensor, getattr(other, name)), name
 
 

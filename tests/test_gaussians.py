@@ -20,7 +20,7 @@ from lyra.geometry.gaussians import (
     transform,
 )
 
-NAMES = [f.name for f in fields(Gaussians)]
+NAMES = [f.name for f in fields(Gaussians) if f.name != "harmonics"]
 
 
 def make_gaussians(*batch: int, count: int = 9, seed: int = 0, dtype: torch.dtype = torch.float64) -> Gaussians:

@@ -17,7 +17,7 @@ from lyra.rendering.cuda import render_cuda
 from lyra.rendering.oracle import render_oracle
 
 BACKGROUND = torch.tensor([0.2, 0.5, 0.9])
-NAMES = [f.name for f in fields(Gaussians)]
+NAMES = [f.name for f in fields(Gaussians) if f.name != "harmonics"]
 
 
 def make_cameras(height: int = 70, width: int = 90, views: int = 1, shift: float = 0.0) -> Cameras:

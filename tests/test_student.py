@@ -19,7 +19,7 @@ from lyra.student.inputs import splat_frame_indices
 from lyra.tokenizer.linear import LinearTokenizer
 from lyra.tokenizer.tokenizer import LatentSpec
 
-NAMES = [f.name for f in fields(Gaussians)]
+NAMES = [f.name for f in fields(Gaussians) if f.name != "harmonics"]
 SMALL = DecoderConfig(
     width=32,
     depth=2,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
+from lyra.cli.export import export
 from lyra.cli.learn import report, synthesize, train
 from lyra.cli.notes import show_notes
 from lyra.device.memory import DeviceOptions
@@ -238,7 +239,7 @@ def verify(
 
 @app.command
 def evaluate(
-    what: Positional[Literal["scene", "worlds", "dynamic"]],
+    what: Positional[Literal["scene", "worlds", "dynamic", "mesh"]],
     folder: Positional[Path | None] = None,
     /,
     *,
@@ -253,10 +254,11 @@ def evaluate(
     Args:
         what: "scene": a finished scene against its photo. "worlds": a model on procedural worlds that it never saw,
             from one picture each, beside simpler methods. "dynamic": the same on worlds that move, from one video each.
+            "mesh": the surfaces of such scenes against the true ones.
         folder: The scene's folder.
         json_: One JSON object on stdout.
         model: Which model sees the worlds; mini when left out.
-        scenes: How many worlds; 16, or 8 that move, when left out.
+        scenes: How many worlds; 16, or 8 that move or are meshed, when left out.
         report: Folder for pictures of the worlds.
         device: Where the networks run: auto, cpu, cuda or cuda:N.
     """
@@ -288,12 +290,16 @@ def evaluate(
 
 
 def _evaluate_model(
-    what: Literal["worlds", "dynamic"], engine: "Engine", scenes: int | None, report: Path | None
+    what: Literal["worlds", "dynamic", "mesh"], engine: "Engine", scenes: int | None, report: Path | None
 ) -> dict:
     if what == "worlds":
         from lyra.evaluation.still_worlds import WorldsOptions, evaluate_worlds
 
         return evaluate_worlds(engine, WorldsOptions(scenes or WorldsOptions.scenes), report)
+    if what == "mesh":
+        from lyra.evaluation.mesh_worlds import MeshWorldsOptions, evaluate_meshes
+
+        return evaluate_meshes(engine, MeshWorldsOptions(scenes or MeshWorldsOptions.scenes))
     from lyra.evaluation.moving_worlds import DynamicOptions, evaluate_dynamic
 
     return evaluate_dynamic(engine, DynamicOptions(scenes or DynamicOptions.scenes), report)
@@ -301,7 +307,7 @@ def _evaluate_model(
 
 @app.command
 def bench(
-    name: Positional[Literal["render", "mamba", "decoder", "training", "teacher"]],
+    name: Positional[Literal["render", "mamba", "decoder", "training", "teacher", "sensor"]],
     /,
     *,
     json_: Annotated[bool, arg(name="json", help="One JSON object on stdout.")] = False,
@@ -337,6 +343,10 @@ def bench(
             from lyra.bench.teacher_cost import measure as measure_teacher
 
             rows = measure_teacher()
+        case "sensor":
+            from lyra.bench.sensor_cost import measure as measure_sensor
+
+            rows = measure_sensor()
     print_rows(rows, json_)
 
 
@@ -425,7 +435,7 @@ def convert(
             convert_tokenizer(file, out, sha256)
 
 
-for command in (train, synthesize, report):
+for command in (train, synthesize, report, export):
     app.command(command)
 
 

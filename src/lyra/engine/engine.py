@@ -363,7 +363,7 @@ class Engine:
 
 
 def _require_finite(parts: Sequence[Gaussians]) -> None:
-    if not all(bool(value.isfinite().all()) for part in parts for value in vars(part).values()):
+    if not all(bool(value.isfinite().all()) for part in parts for value in part.tensors().values()):
         raise LyraError("the student made values that are not finite: is the model folder damaged?")
 
 

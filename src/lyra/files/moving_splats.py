@@ -31,8 +31,8 @@ def save_dynamic(dynamic: DynamicGaussians, path: Path) -> None:
     Raises:
         LyraError: The file cannot be written.
     """
-    tensors = {f"static.{name}": tensor for name, tensor in vars(dynamic.static).items()}
-    tensors |= {f"moments.{name}": tensor for name, tensor in vars(merge(dynamic.moments)).items()}
+    tensors = {f"static.{name}": tensor for name, tensor in dynamic.static.tensors().items()}
+    tensors |= {f"moments.{name}": tensor for name, tensor in merge(dynamic.moments).tensors().items()}
     tensors["counts"] = torch.tensor([len(moment) for moment in dynamic.moments])
     tensors["times"] = dynamic.times
     tensors["seconds"] = torch.tensor(dynamic.seconds, dtype=torch.float64)

@@ -4,7 +4,7 @@ A 4D scene is the same class with a leading time axis.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -25,14 +25,20 @@ class Gaussians:
     opacities: Float[Tensor, "*batch splat"]
     """In [0, 1]."""
     colors: Float[Tensor, "*batch splat 3"]
-    """Display-referred sRGB in [0, 1]."""
+    """Display-referred sRGB in [0, 1]; with ``harmonics`` what they are added to, in any range."""
+    harmonics: Float[Tensor, "*batch splat coefficient 3"] | None = None
+    """Of files from elsewhere: spherical harmonics of degree 1 to 3 (3, 8 or 15), see ``geometry/harmonics.py``."""
 
     def __len__(self) -> int:
         return self.means.shape[-2]
 
     def map(self, function) -> "Gaussians":
         """Applies ``function`` to every tensor."""
-        return Gaussians(**{f.name: function(getattr(self, f.name)) for f in fields(self)})
+        return Gaussians(**{name: function(tensor) for name, tensor in self.tensors().items()})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that is there, by the name of its field."""
+        return {f.name: tensor for f in fields(self) if (tensor := getattr(self, f.name)) is not None}
 
     def to(self, target: torch.device | torch.dtype | str) -> "Gaussians":
         """Moves the tensors to a device or dtype."""
@@ -48,13 +54,22 @@ class Gaussians:
 
 
 def merge(parts: Sequence[Gaussians]) -> Gaussians:
-    """Joins sets along the splat axis."""
+    """Joins sets along the splat axis; harmonics that some lack are zero there."""
+    most = max((0 if part.harmonics is None else part.harmonics.shape[-2] for part in parts), default=0)
+    if most:
+        parts = [_with_harmonics(part, most) for part in parts]
+    axes = {"opacities": -1, "harmonics": -3}
     return Gaussians(
-        **{
-            f.name: torch.cat([getattr(p, f.name) for p in parts], dim=-1 if f.name == "opacities" else -2)
-            for f in fields(Gaussians)
-        }
+        **{name: torch.cat([p.tensors()[name] for p in parts], dim=axes.get(name, -2)) for name in parts[0].tensors()}
     )
+
+
+def _with_harmonics(gaussians: Gaussians, coefficients: int) -> Gaussians:
+    """The same Gaussians with so many coefficients, the further ones zero."""
+    there = gaussians.harmonics
+    if there is None:
+        there = gaussians.colors.new_zeros(*gaussians.colors.shape[:-1], 0, 3)
+    return replace(gaussians, harmonics=F.pad(there, (0, 0, 0, coefficients - there.shape[-2])))
 
 
 def prune(gaussians: Gaussians, keep: int) -> Gaussians:
@@ -68,7 +83,10 @@ def prune(gaussians: Gaussians, keep: int) -> Gaussians:
     def pick(tensor: Tensor) -> Tensor:
         if tensor.ndim == order.ndim:
             return tensor.gather(-1, order)
-        return tensor.gather(-2, order[..., None].expand(*order.shape, tensor.shape[-1]))
+        inner = tensor.shape[order.ndim :]
+        return tensor.gather(
+            order.ndim - 1, order.reshape(*order.shape, *[1] * len(inner)).expand(*order.shape, *inner)
+        )
 
     return gaussians.map(pick)
 
@@ -82,13 +100,18 @@ def transform(
     """Applies the similarity ``x -> scale * rotation @ x + translation``."""
     if scale <= 0:
         raise ValueError(f"a similarity needs a positive scale, got {scale}")
+    # Late: harmonics are made of Gaussians.
+    from lyra.geometry.harmonics import rotate_harmonics
+
     turn = quaternion_from_matrix(rotation).expand_as(gaussians.quaternions)
+    turned = None if gaussians.harmonics is None else rotate_harmonics(gaussians.harmonics, rotation)
     return Gaussians(
         means=scale * gaussians.means @ rotation.mT + translation,
         scales=scale * gaussians.scales,
         quaternions=multiply_quaternions(turn, gaussians.quaternions),
         opacities=gaussians.opacities,
         colors=gaussians.colors,
+        harmonics=turned,
     )
 
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from lyra.geometry.cameras import Cameras
 from lyra.geometry.gaussians import Gaussians
+from lyra.rendering.appearance import draw_each
 from lyra.rendering.image import Rendering
 
 __all__ = ["Rendering", "render"]
@@ -40,6 +41,8 @@ def render(
         raise ValueError(f"cameras need one view axis, got intrinsics {tuple(cameras.intrinsics.shape)}")
     if not near > 0:
         raise ValueError(f"near must be positive, got {near}")
+    if gaussians.harmonics is not None:
+        return draw_each(render, gaussians, cameras, background, near)
     if gaussians.means.is_cuda:
         from lyra.rendering.cuda import render_cuda
 

@@ -1,7 +1,5 @@
 """The CUDA renderer: gsplat's kernels, set up to draw the same picture as the CPU renderer."""
 
-from dataclasses import fields
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -35,10 +33,9 @@ def render_cuda(
     with torch.autocast("cuda", enabled=False):
         gaussians = gaussians.to(torch.float32)
         cameras = cameras.to(gaussians.means.device).to(torch.float32)
-        for field in fields(gaussians):
-            values = getattr(gaussians, field.name).detach()
+        for name, values in gaussians.detach().tensors().items():
             if values.numel() and not torch.stack(values.aminmax()).isfinite().all():
-                raise ValueError(f"the Gaussians' {field.name} hold NaN or infinity")
+                raise ValueError(f"the Gaussians' {name} hold NaN or infinity")
         if len(gaussians) == 0 or len(cameras) == 0:  # gsplat's kernels are not made for nothing.
             image = gaussians.means.new_zeros(len(cameras), 5, cameras.height, cameras.width)
             return over_background(image, background)

@@ -14,7 +14,7 @@ from lyra.geometry.cameras import Cameras
 from lyra.geometry.gaussians import Gaussians
 from lyra.rendering import Rendering, render
 
-_NAMES = tuple(field.name for field in fields(Gaussians))
+_NAMES = tuple(field.name for field in fields(Gaussians) if field.name != "harmonics")
 
 
 def render_deferred(
@@ -28,6 +28,8 @@ def render_deferred(
     Between forward and backward only the pictures and the arguments are kept; in exchange every view is rendered
     twice. Worth it where several views of many Gaussians have one loss.
     """
+    if gaussians.harmonics is not None:
+        raise ValueError("deferred rendering is for Gaussians without harmonics")
     background = gaussians.means.new_ones(3) if background is None else background
     values = [getattr(gaussians, name) for name in _NAMES]
     return Rendering(*_Deferred.apply(cameras, near, background, *values))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lyra.geometry.cameras import Cameras
 from lyra.geometry.gaussians import Gaussians
+from lyra.rendering.appearance import draw_each
 from lyra.rendering.image import Rendering, over_background, stack_views
 from lyra.rendering.projection import ALPHA_MAX, ALPHA_MIN, TRANSMITTANCE_MIN, project
 
@@ -23,6 +24,8 @@ def render_oracle(
     near: float = 0.01,
 ) -> Rendering:
     """Renders as :func:`lyra.rendering.render` does, in the dtype of the Gaussians."""
+    if gaussians.harmonics is not None:
+        return draw_each(render_oracle, gaussians, cameras, background, near)
     views = [_accumulate(gaussians, cameras, view, near) for view in range(len(cameras))]
     return over_background(stack_views(views, cameras.height, cameras.width, gaussians.means), background)
 

@@ -6,7 +6,7 @@ Pictures and gradients are the same bytes on every run and for every number of t
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
@@ -125,6 +125,8 @@ class _Accumulate(torch.autograd.Function):
         return None, None, *gradients, rest[:, 0], rest[:, 1:]
 
 
+NAMES = ("means", "scales", "quaternions", "opacities", "colors")
+"""What is drawn, in the order of the kernels' arguments."""
 _Kept = tuple[_View, tuple[np.ndarray, np.ndarray] | None, np.ndarray]
 """What the forward pass of a view keeps: its splats, their order where it is one run of tiles, and how many of its
 splats each tile looked at."""
@@ -147,9 +149,9 @@ def _project(values: tuple[Tensor, ...], row: tuple[float, ...], near: float, he
         *(*arrays, row, near, height, width, places, _places(homes)[1], splats, depths, boxes, counts, finite),
     )
     if not finite.all():
-        for field, array in zip(fields(Gaussians), arrays, strict=True):
+        for name, array in zip(NAMES, arrays, strict=True):
             if not np.isfinite(array).all():
-                raise ValueError(f"the Gaussians' {field.name} hold NaN or infinity")
+                raise ValueError(f"the Gaussians' {name} hold NaN or infinity")
     return _View(splats, depths, places, boxes, counts.reshape(threads, -1), tiles_x)
 
 
@@ -223,7 +225,7 @@ def render_tiled(
     """
     with torch.autocast("cpu", enabled=False):
         gaussians = gaussians.to(torch.float32)
-        values = [getattr(gaussians, field.name) for field in fields(Gaussians)]
+        values = [getattr(gaussians, name) for name in NAMES]
         return over_background(_Accumulate.apply(cameras, near, *values), background)
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra.errors import LyraError
+from lyra.export.splat_files import load_splats
 from lyra.files import load_ply, save_ply, write_atomically
 from lyra.files.atomic import explain_writing
 from lyra.files.moving_splats import load_dynamic, save_dynamic, save_frames
@@ -169,14 +170,14 @@ class Scene:
 
     @classmethod
     def load(cls, path: Path | str) -> "Scene":
-        """Reads a scene folder, or any 3DGS PLY: then with the camera that is stored with it, or one that sees it.
+        """Reads a scene folder, or a file of splats: then with the camera that is stored with it, or one that sees it.
 
         Raises:
             LyraError: there is no scene there, or it is damaged.
         """
         path = Path(path)
         if path.is_file():
-            gaussians = load_ply(path)
+            gaussians = load_splats(path)
             camera, unit = find_camera(path, gaussians)
             return cls(gaussians, camera, unit=unit)
         if not (path / PROVENANCE).is_file():

@@ -175,7 +175,7 @@ def decode_series(
         ).to("cpu")
         for group in groups
     ]
-    series = Gaussians(**{name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])})
+    series = Gaussians(**{name: torch.cat([getattr(part, name) for part in parts]) for name in parts[0].tensors()})
     keep = round(decoder.config.keep * count_gaussians(decoder.config, inputs))
     if keep < len(series):
         best = series.opacities.amax(0).argsort(descending=True, stable=True)[:keep]

@@ -13,6 +13,7 @@ import torch
 from lyra.errors import LyraError, MissingExtraError
 from lyra.geometry.cameras import Cameras
 from lyra.geometry.gaussians import Gaussians, covariances, matrix_from_quaternion
+from lyra.geometry.harmonics import seen_from
 from lyra.rendering import render
 from lyra.viewer.page import BACKGROUND, NEAR, middle_depth
 
@@ -50,7 +51,8 @@ def live_viewer(
     """
     if gaussians.means.ndim != 2 or len(initial_camera) != 1:
         raise ValueError("the viewer shows one unbatched set of Gaussians from one initial view")
-    gaussians = gaussians.map(lambda tensor: tensor.detach().float().cpu())
+    # Each splat has one color there: the one that the first view sees.
+    gaussians = seen_from(gaussians, initial_camera.centers[0]).map(lambda tensor: tensor.detach().float().cpu())
     with _server(port) as server:
         _place_camera(server, initial_camera, gaussians.means)
         # Sharing would send the scene to viser's public relay.

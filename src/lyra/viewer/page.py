@@ -20,6 +20,7 @@ from lyra.files.strict_json import to_json
 from lyra.geometry.cameras import Cameras
 from lyra.geometry.dynamic import DynamicGaussians
 from lyra.geometry.gaussians import Gaussians, merge
+from lyra.geometry.harmonics import seen_from
 
 NEAR = 0.01
 """Distance of the near plane in scene units."""
@@ -50,7 +51,9 @@ def write_viewer(
     whole, moments = _flatten(gaussians)
     if whole.means.ndim != 2 or len(initial_camera) != 1:
         raise ValueError("the viewer shows one unbatched set of Gaussians from one initial view")
-    fields = {name: tensor.detach().float().cpu().numpy() for name, tensor in vars(whole).items()}
+    # The page draws one color a splat: the one that its first view sees.
+    plain = seen_from(whole, initial_camera.centers[0])
+    fields = {name: tensor.float().cpu().numpy() for name, tensor in plain.detach().tensors().items()}
     packed, log_scales = _pack(fields)
     first = len(whole) if moments is None else moments["static"] + moments["counts"][0]
     scene = {

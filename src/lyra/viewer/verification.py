@@ -5,7 +5,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from lyra.errors import LyraError, MissingExtraError
 from lyra.files import load_image, save_image
 from lyra.geometry.cameras import Cameras
 from lyra.geometry.gaussians import Gaussians
+from lyra.geometry.harmonics import seen_from
 from lyra.geometry.trajectories import fly_through
 from lyra.rendering import render
 from lyra.scene.scene import Scene
@@ -115,6 +116,8 @@ def verify_scene(
     if views < 1 or not 64 <= size <= 2048:
         raise LyraError("verify needs at least 1 view and a size of 64 to 2048 pixels")
     scene = Scene.load(path)
+    # The page shows the colors that its first view sees.
+    scene = replace(scene, gaussians=seen_from(scene.gaussians, scene.input_camera.centers[0]))
     cameras = choose_views(scene.input_camera, views, size, scene.unit)
     with open_browser() as browser, _page_of(scene, Path(path)) as page:
         shots: dict[Backend, list[Tensor]] = {name: take_shots(browser, page, cameras, name) for name in BACKENDS}
