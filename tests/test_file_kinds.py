@@ -133,7 +133,7 @@ def pages(path: Path, pictures: list[Image.Image], kinds: list[int], break_from:
         image = Image.open(io.BytesIO(bytes(data)))
         at = None
         for _ in range(break_from):
-            at = image.tag_v2.next
+            at = image.tag_v2.next  # pyright: ignore[reportAttributeAccessIssue]
             image.seek(image.tell() + 1)
         assert at
         data[at : at + 40] = b"\xff" * 40

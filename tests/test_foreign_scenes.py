@@ -182,7 +182,7 @@ def test_a_film_without_the_scene_is_told():
 def test_pictures_without_content_do_not_agree(monkeypatch: pytest.MonkeyPatch, capsys):
     from lyra.viewer import verification
 
-    same = {"processor": (120.0, 120.0), "webgl": (120.0, 120.0)}
+    same: dict[verification.Backend, tuple[float, ...]] = {"processor": (120.0, 120.0), "webgl": (120.0, 120.0)}
     assert Verification(same, None, 1.0, 60.0).agrees
     blank = Verification(same, None, 1.0, 60.0, (0, 1))
     assert not blank.agrees and blank.as_json()["empty_views"] == [0, 1]

@@ -139,7 +139,7 @@ def _given_size(path: Path, frame: Frame) -> tuple[float, float] | None:
 
 def _check_intrinsics(path: Path, frame: Frame) -> np.ndarray:
     """fx, fy, cx, cy; a principal point that is not given is NaN."""
-    intrinsics = as_numbers(frame.intrinsics, (4,))
+    intrinsics, fine = as_numbers(frame.intrinsics, (4,)), False
     if intrinsics is not None:
         unknown = np.isnan(intrinsics[2:]) & [value is None for value in list(frame.intrinsics)[2:]]
         fine = np.isfinite(intrinsics[:2]).all() and (np.isfinite(intrinsics[2:]) | unknown).all()

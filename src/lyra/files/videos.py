@@ -123,7 +123,6 @@ def load_video(
     return Video(pictures, seconds, look.shape.shown, crop, sha256_file(path), poses, tuple(notes))
 
 
-@contextlib.contextmanager
 def video_shape(path: Path) -> Shape:
     """A video's size with square pixels and how it is turned, by its first frame.
 
@@ -138,6 +137,7 @@ def video_shape(path: Path) -> Shape:
     raise LyraError(f"{path} has no frame that can be decoded: export or download it again")
 
 
+@contextlib.contextmanager
 def _guard(path: Path) -> Iterator[None]:
     """Ends what a decoder complains of anywhere as one line."""
     try:

@@ -68,8 +68,8 @@ def generate(model: Model, source: Path | None, out: Path | None, options: Gener
         guardrail=decided.guardrail,
         ranks=ranks,
     )
-    held = out is not None and ranks.first
-    with prepare_folder(out, decided.identity, options.resume) if held else nullcontext(), engine:
+    alone = out is None or not ranks.first
+    with nullcontext() if alone else prepare_folder(out, decided.identity, options.resume), engine:
         return _run(engine, source, out, decided, options, timings)
 
 

@@ -42,7 +42,7 @@ def fit_shape(width: int, height: int, longer: int, multiple: int) -> tuple[int,
         longer: Pixels of the result's longer side.
         multiple: Both sides become multiples of it.
     """
-    aspect = min(max(width, height) / min(width, height), LARGEST_ASPECT)
+    aspect = min(max(width, height) / max(1, min(width, height)), LARGEST_ASPECT)
     long_side = max(multiple, round(longer / multiple) * multiple)
     short_side = max(multiple, round(longer / aspect / multiple) * multiple)
     return (short_side, long_side) if width >= height else (long_side, short_side)
