@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from lyra.geometry.harmonics import degree_of, harmonic_basis, rotate_harmonics
+
 
 @dataclass(frozen=True)
 class Gaussians:
@@ -101,8 +103,6 @@ def transform(
     if scale <= 0:
         raise ValueError(f"a similarity needs a positive scale, got {scale}")
     # Late: harmonics are made of Gaussians.
-    from lyra.geometry.harmonics import rotate_harmonics
-
     turn = quaternion_from_matrix(rotation).expand_as(gaussians.quaternions)
     turned = None if gaussians.harmonics is None else rotate_harmonics(gaussians.harmonics, rotation)
     return Gaussians(
@@ -119,6 +119,16 @@ def covariances(gaussians: Gaussians) -> Float[Tensor, "*batch splat 3 3"]:
     """World-space covariance matrices R S S^T R^T."""
     axes = matrix_from_quaternion(gaussians.quaternions) * gaussians.scales[..., None, :]
     return axes @ axes.mT
+
+
+def seen_from(gaussians: Gaussians, center: Float[Tensor, "3"]) -> Gaussians:
+    """Unbatched Gaussians with the colors that they show to a point, and no harmonics left; differentiable."""
+    if gaussians.harmonics is None:
+        return gaussians
+    directions = F.normalize(gaussians.means - center.to(gaussians.means), dim=-1)
+    basis = harmonic_basis(directions, degree_of(gaussians.harmonics.shape[-2]))
+    colors = gaussians.colors + torch.einsum("nk,nkc->nc", basis, gaussians.harmonics)
+    return Gaussians(gaussians.means, gaussians.scales, gaussians.quaternions, gaussians.opacities, colors.clamp(min=0))
 
 
 def matrix_from_quaternion(quaternions: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:

@@ -7,8 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra.geometry.cameras import Cameras
-from lyra.geometry.gaussians import Gaussians
-from lyra.geometry.harmonics import seen_from
+from lyra.geometry.gaussians import Gaussians, seen_from
 from lyra.rendering.image import Rendering
 
 

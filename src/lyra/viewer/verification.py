@@ -17,8 +17,7 @@ from torch import Tensor
 from lyra.errors import LyraError, MissingExtraError
 from lyra.files import load_image, save_image
 from lyra.geometry.cameras import Cameras
-from lyra.geometry.gaussians import Gaussians
-from lyra.geometry.harmonics import seen_from
+from lyra.geometry.gaussians import Gaussians, seen_from
 from lyra.geometry.trajectories import fly_through
 from lyra.rendering import render
 from lyra.scene.scene import Scene
