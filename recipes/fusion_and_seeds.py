@@ -8,20 +8,18 @@ Does the teacher draw: PSNR between two of its seeds, where the cache has points
 
 import torch
 import tyro
-from torch import Tensor
 from tqdm import trange
 
 import lyra
-from lyra.cache.warp import DepthCache, render_cache
-from lyra.depth import scene_depth
-from lyra.engine.synthesis import imagine_clip, input_cache
+from lyra.cache.warp import view_cache
+from lyra.engine.engine import Engine
+from lyra.engine.paths import preset_paths
 from lyra.evaluation import psnr
-from lyra.evaluation.still_worlds import FIRST_HELD_OUT_SEED, decode_clip, show_student
-from lyra.files.clips import Clip
+from lyra.evaluation.still_worlds import FIRST_HELD_OUT_SEED
+from lyra.files.photos import Photo
 from lyra.geometry.cameras import Cameras, concatenate_cameras, intrinsics_from_fov
-from lyra.geometry.trajectories import TRAJECTORY_NAMES
 from lyra.models.model import Model
-from lyra.teacher import TeacherRequest
+from lyra.scene.scene import Scene
 from lyra.worlds import render_world, sample_world
 
 
@@ -32,35 +30,26 @@ def measure_scene(model: Model, seed: int) -> dict[str, float]:
     intrinsics = intrinsics_from_fov(55.0, teacher.height, teacher.width)
     camera = Cameras(torch.eye(4)[None], intrinsics[None], teacher.height, teacher.width)
     image = render_world(world, camera)[0][0]
-    depth = scene_depth(model.depth.predict(image))
-
-    clips = [imagine_clip(model, image, depth, intrinsics, name, 0) for name in TRAJECTORY_NAMES]
+    engine = Engine(model)
+    views, _ = engine.views([Photo.of(image)], fov=55.0)
+    paths = preset_paths(0, teacher.frames, teacher.height, teacher.width)
+    [clips] = engine.imagine(views, paths, quiet=True)
     far = concatenate_cameras([clip.cameras[-1:] for clip in clips])
     truth = render_world(world, far)[0]
     found = {
-        f"student of {len(part)}": psnr(show_student(model, image, depth, part, far), truth)
+        f"student of {len(part)}": psnr(Scene.of(engine.decode([part], views), camera).render(far).color, truth)
         for part in (clips, clips[:1])
     }
-    cache = input_cache(image, depth, camera, teacher.edges)
+    cache = views.cache(teacher.edges)
+    [others] = engine.imagine(views, paths, seed=1, quiet=True)
     pairs: dict[str, list[float]] = {"covered": [], "holes": []}
-    for clip, other in zip(clips, redraw(model, image, cache, clips), strict=True):
-        covered = render_cache(cache, clip.cameras).masks[1:, :1] > 0
-        first, second = decode_clip(model, clip)[1:], decode_clip(model, other)[1:]
+    for clip, other in zip(clips, others, strict=True):
+        covered = view_cache(cache, clip.cameras).masks[1:, :1] > 0
+        first, second = engine.frames(clip)[1:], engine.frames(other)[1:]
         for name, mask in (("covered", covered), ("holes", ~covered)):
             if bool(mask.any()):
                 pairs[name].append(psnr(first, second, mask))
     return found | {f"two seeds, {name}": sum(values) / len(values) for name, values in pairs.items()}
-
-
-def redraw(model: Model, image: Tensor, cache: DepthCache, clips: list[Clip]) -> list[Clip]:
-    """The same clips with other noise."""
-    return [
-        Clip(
-            model.teacher.imagine(TeacherRequest(image * 2 - 1, cache, clip.cameras, 1, name)),
-            clip.cameras,
-        )
-        for name, clip in zip(TRAJECTORY_NAMES, clips, strict=True)
-    ]
 
 
 def main(model: str = "mini", scenes: int = 8) -> None:

@@ -18,9 +18,9 @@ from torch import Tensor
 import lyra
 from lyra.evaluation import evaluate_scene
 from lyra.files import load_tensors, save_image
+from lyra.generate.generator import Generator
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
 from lyra.geometry.trajectories import DISTANCE_RANGES, TrajectoryName, trajectory_cameras
-from lyra.models.model import Model
 from lyra.scene.scene import Scene
 from lyra.worlds import render_world, sample_world
 
@@ -54,7 +54,7 @@ def row(scene: Scene, photo: Tensor, size: int) -> Tensor:
     return torch.cat([*cells, near.expand(3, -1, -1)], dim=-1).clamp(0, 1)
 
 
-def show(model: Model, picture: Tensor, size: int) -> tuple[Tensor, dict[str, float | None]]:
+def show(model: Generator, picture: Tensor, size: int) -> tuple[Tensor, dict[str, float | None]]:
     """One picture's row and numbers."""
     with tempfile.TemporaryDirectory() as folder:
         save_image(picture, Path(folder) / "picture.png")

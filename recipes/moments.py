@@ -13,7 +13,7 @@ from typing import Annotated
 import tyro
 
 import lyra
-from lyra.engine.filming import moving_cache
+from lyra.engine.engine import Engine
 from lyra.evaluation import psnr
 from lyra.files.clips import load_clip
 from lyra.files.tables import format_table
@@ -21,23 +21,22 @@ from lyra.geometry.dynamic import DynamicGaussians, separate
 from lyra.geometry.trajectories import DISTANCE_RANGES, TRAJECTORY_NAMES, trajectory_cameras
 from lyra.models.model import Model
 from lyra.rendering import render
-from lyra.student import GaussianDecoder, StudentInputs, prepare_student_inputs
+from lyra.student import GaussianDecoder, StudentInputs
 from lyra.student.inputs import frame_times
 from lyra.student.moments import Source, at_every_frame, decode_series
-from lyra.views.video_views import VideoViews
+from lyra.views.views import Views
 
 BATCHES = (1, 2, 4)
 REPEATS = 2
 
 
-def load_inputs(model: Model, folder: Path) -> tuple[GaussianDecoder, StudentInputs, Source, VideoViews]:
+def load_inputs(model: Model, folder: Path) -> tuple[GaussianDecoder, StudentInputs, Source, Views]:
     """The student's inputs of a scene's first chunk."""
-    views = VideoViews.load(folder / "clips/input.safetensors").part(0, model.config.teacher.frames)
+    views = Views.load(folder / "clips/input.safetensors").part(0, model.config.teacher.frames)
     found = [sorted(folder.glob(f"clips/{name}*/clip.safetensors"))[0] for name in ("input", *TRAJECTORY_NAMES)]
     decoder = at_every_frame(model.decoder, model.tokenizer.spec.temporal)
-    cache = moving_cache(views, model.config.teacher.edges)
-    inputs = prepare_student_inputs([load_clip(path) for path in found], model.tokenizer, decoder.config, cache)
-    return decoder, inputs, Source(views.depth, views.moving, views.still, views.cameras), views
+    inputs, source = Engine(model).moving_inputs([load_clip(path) for path in found], views, decoder)
+    return decoder, inputs, source, views
 
 
 def main(scenes: Annotated[list[Path], tyro.conf.Positional], model: str = "mini") -> None:
@@ -54,7 +53,7 @@ def main(scenes: Annotated[list[Path], tyro.conf.Positional], model: str = "mini
                 decode_series(decoder, inputs, source, loaded.tokenizer, batch)
                 seconds[batch].append(time.monotonic() - began)
         frames = frame_times(len(views))
-        kept = separate(series, frames, views.seconds)
+        kept = separate(series, frames, views.moves().seconds)
         rows.append(
             {
                 "scene": folder.name,
@@ -65,7 +64,7 @@ def main(scenes: Annotated[list[Path], tyro.conf.Positional], model: str = "mini
     print(format_table(rows))
 
 
-def compare_storage(series: lyra.Gaussians, kept: DynamicGaussians, views: VideoViews) -> dict[str, float]:
+def compare_storage(series: lyra.Gaussians, kept: DynamicGaussians, views: Views) -> dict[str, float]:
     """Rendered difference of stored once and not, the least at three times from three cameras; Gaussians of both."""
     lens, (height, width) = views.cameras.intrinsics[0], views.images.shape[2:]
     left, up = (

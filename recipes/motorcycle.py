@@ -21,8 +21,8 @@ import lyra
 from lyra.evaluation import psnr
 from lyra.evaluation.scores import fill_with_nearest, warp_input
 from lyra.files import save_image
+from lyra.generate.generator import Generator
 from lyra.geometry.cameras import Cameras
-from lyra.models.model import Model
 
 FOCAL_PX, OFFSET_PX = 994.978, 31.086
 """Of the pictures as scikit-image ships them, a quarter of the originals' size."""
@@ -47,7 +47,7 @@ def right_camera(camera: Cameras, baseline: float) -> Cameras:
     return Cameras(pose, intrinsics, camera.height, camera.width)
 
 
-def show_right_view(model: Model, left: Tensor, right: Tensor, report: Path | None) -> dict[str, float]:
+def show_right_view(model: Generator, left: Tensor, right: Tensor, report: Path | None) -> dict[str, float]:
     """PSNR of every method at the right camera, in dB."""
     size = model.config.teacher.height
     truth = F.interpolate(right[None], size=(size, size), mode="area")[0]

@@ -22,22 +22,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 import lyra
-from lyra.depth import scene_depth
-from lyra.engine.synthesis import input_cache
+from lyra.engine.engine import Engine
 from lyra.errors import MissingExtraError
+from lyra.evaluation.judge import PerceptualDistance
 from lyra.evaluation.metrics import psnr
-from lyra.evaluation.perceptual import PerceptualDistance
 from lyra.evaluation.scores import Scores, TrueViews, visible_from
-from lyra.evaluation.still_worlds import FIRST_HELD_OUT_SEED, decode_clip
+from lyra.evaluation.still_worlds import FIRST_HELD_OUT_SEED, to_true_scale
 from lyra.files import write_atomically
-from lyra.files.clips import Clip
+from lyra.files.photos import Photo
 from lyra.files.tables import format_table
 from lyra.geometry.cameras import intrinsics_from_fov
-from lyra.geometry.sky import MAX_DEPTH
 from lyra.geometry.trajectories import TrajectoryName, draw_distance, trajectory_cameras
 from lyra.models.model import Model
 from lyra.teacher import DiffusionTeacher, TeacherRequest
 from lyra.teacher.diffusion import Sampler
+from lyra.tokenizer.tokenizer import decode_frames
 from lyra.worlds import INPUT_FOV, render_world, sample_world
 
 PUBLISHED: tuple[Sampler, int] = ("euler", 35)
@@ -77,10 +76,8 @@ def show_path(model: Model, seed: int, name: TrajectoryName) -> tuple[TeacherReq
     lens = intrinsics_from_fov(INPUT_FOV, config.height, config.width)
     path = trajectory_cameras(name, draw_distance(name, seed), config.frames, lens, config.height, config.width)
     color, depths = render_world(world, path)
-    predicted = scene_depth(model.depth.predict(color[0]))
-    known, solid = predicted < 0.99 * MAX_DEPTH, depths[0] < 0.99 * MAX_DEPTH
-    predicted = torch.where(known, predicted * depths[0][solid].median() / predicted[known].median(), predicted)
-    cache = input_cache(color[0], predicted, path[:1], config.edges, config.warp)
+    views, _ = Engine(model).views([Photo.of(color[0])], fov=INPUT_FOV)
+    cache = to_true_scale(views, depths[0]).cache(config.edges, config.warp)
     visible = visible_from(depths[0], path[:1], depths[1:], path[1:])
     return TeacherRequest(color[0] * 2 - 1, cache, path, seed, name), TrueViews(color[1:], path[1:], visible)
 
@@ -90,8 +87,7 @@ def sample(model: Model, row: Row, request: TeacherRequest) -> Float[Tensor, "ti
     teacher: DiffusionTeacher = model.teacher
     teacher.config = replace(model.config.teacher, sampler=row.sampler, steps=row.steps)
     latents = teacher.imagine(request)
-    with torch.no_grad():
-        return decode_clip(model, Clip(latents, request.cameras))[1:]
+    return decode_frames(model.tokenizer, latents)[1:]
 
 
 def detail(color: Float[Tensor, "time 3 height width"], truth: TrueViews) -> float | None:

@@ -11,6 +11,7 @@ import torch
 
 import lyra
 from lyra.cli import main as cli
+from lyra.engine.engine import Engine
 from lyra.errors import LyraError
 from lyra.files import load_ply, save_tensors
 from lyra.files.clips import Clip, save_clip
@@ -76,7 +77,7 @@ def save_own(folder: Path, clips: list[Clip]) -> None:
 def test_a_published_sample_becomes_a_scene(tmp_path: Path, clips):
     save_data_set(tmp_path / "data", clips)
     model = make_model()
-    scene = decode_folder(model, tmp_path / "data", tmp_path / "out", DecodeOptions(allow_pickle=True))
+    scene = decode_folder(Engine(model, "cpu"), tmp_path / "data", tmp_path / "out", DecodeOptions(allow_pickle=True))
     # The published decoder's own order.
     ordered = [clips[view] for view in DECODING_ORDER]
     inputs = prepare_student_inputs(ordered, model.tokenizer, model.decoder.config)
@@ -103,7 +104,7 @@ def test_published_latents_and_cameras_are_read_as_they_were_written(tmp_path: P
 def test_pickles_are_read_only_when_asked_for(tmp_path: Path, clips):
     save_data_set(tmp_path / "data", clips)
     with pytest.raises(LyraError, match="--allow-pickle"):
-        decode_folder(make_model(), tmp_path / "data", tmp_path / "out")
+        decode_folder(Engine(make_model(), "cpu"), tmp_path / "data", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -165,7 +166,7 @@ def test_own_clips_are_decoded_in_the_order_of_their_run(tmp_path: Path, clips):
     model = make_model()
     expected = decode_scene(model.decoder, prepare_student_inputs(clips, model.tokenizer, model.decoder.config))
     for source, out in ((tmp_path / "scene", "a"), (tmp_path / "scene/clips", "b")):
-        scene = decode_folder(model, source, tmp_path / out)
+        scene = decode_folder(Engine(model, "cpu"), source, tmp_path / out)
         assert torch.equal(scene.gaussians.means, expected.means)
     assert (tmp_path / "a/scene.ply").read_bytes() == (tmp_path / "b/scene.ply").read_bytes()
     names = list(TRAJECTORY_NAMES)[::-1]
@@ -182,23 +183,23 @@ def test_a_decoder_of_cache_geometry_takes_the_stored_depth(tmp_path: Path):
     clip = Clip(latents, trajectory_cameras("left", 0.3, teacher.frames, lens, *size))
     save_clip(clip, tmp_path / "clips/left/clip.safetensors")
     with pytest.raises(LyraError, match=r"no input\.safetensors"):
-        decode_folder(model, tmp_path / "clips", tmp_path / "out")
+        decode_folder(Engine(model, "cpu"), tmp_path / "clips", tmp_path / "out")
     view = {"image": torch.rand(3, *size), "depth": torch.rand(*size) + 1, "intrinsics": lens}
     save_tensors(view, tmp_path / "clips/input.safetensors")
-    assert len(decode_folder(model, tmp_path / "clips", tmp_path / "out").gaussians) > 0
+    assert len(decode_folder(Engine(model, "cpu"), tmp_path / "clips", tmp_path / "out").gaussians) > 0
 
 
 def test_a_dynamic_decoder_shows_the_wanted_time(tmp_path: Path, clips):
     save_own(tmp_path / "clips", clips)
     model = make_model(dynamic=True)
     early, late, again = (
-        decode_folder(model, tmp_path / "clips", tmp_path / name, DecodeOptions(time=time)).gaussians
+        decode_folder(Engine(model, "cpu"), tmp_path / "clips", tmp_path / name, DecodeOptions(time=time)).gaussians
         for name, time in (("a", 0.0), ("b", 1.0), ("c", 1.0))
     )
     assert torch.equal(late.means, again.means)
     assert (early.opacities - late.opacities).abs().max() > 1e-3
     with pytest.raises(LyraError, match="static"):
-        decode_folder(make_model(), tmp_path / "clips", tmp_path / "d", DecodeOptions(time=0.5))
+        decode_folder(Engine(make_model(), "cpu"), tmp_path / "clips", tmp_path / "d", DecodeOptions(time=0.5))
     with pytest.raises(LyraError, match="time of 2"):
         DecodeOptions(time=2.0)
 
@@ -218,26 +219,26 @@ def test_times_reach_the_decoder_as_videos_through_the_tokenizer(clips):
 def test_clips_of_another_tokenizer_or_of_two_sizes_are_refused(tmp_path: Path, clips):
     save_own(tmp_path / "clips", clips)
     with pytest.raises(LyraError, match="not of the tokenizer"):
-        decode_folder(lyra.load("smoke"), tmp_path / "clips", tmp_path / "out")
+        decode_folder(Engine(lyra.load("smoke"), "cpu"), tmp_path / "clips", tmp_path / "out")
     short = Clip(clips[0].latents[:, :1], clips[0].cameras[:1])
     save_clip(short, tmp_path / "clips/left/clip.safetensors")
     with pytest.raises(LyraError, match="differ in length"):
-        decode_folder(make_model(), tmp_path / "clips", tmp_path / "out")
+        decode_folder(Engine(make_model(), "cpu"), tmp_path / "clips", tmp_path / "out")
     odd = Cameras(clips[0].cameras.camera_to_world, clips[0].cameras.intrinsics, 24, 24)
     save_clip(Clip(torch.zeros(16, 2, 3, 3), odd), tmp_path / "odd/left/clip.safetensors")
     with pytest.raises(LyraError, match="do not divide"):
-        decode_folder(make_model(), tmp_path / "odd", tmp_path / "out")
+        decode_folder(Engine(make_model(), "cpu"), tmp_path / "odd", tmp_path / "out")
 
 
 def test_a_taken_folder_and_an_empty_source_are_refused(tmp_path: Path, clips):
     save_own(tmp_path / "clips", clips)
     with pytest.raises(LyraError, match="not empty"):
-        decode_folder(make_model(), tmp_path / "clips", tmp_path)
+        decode_folder(Engine(make_model(), "cpu"), tmp_path / "clips", tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(LyraError, match="holds no clips"):
-        decode_folder(make_model(), tmp_path / "empty", tmp_path / "out")
+        decode_folder(Engine(make_model(), "cpu"), tmp_path / "empty", tmp_path / "out")
     with pytest.raises(LyraError, match="no folder"):
-        decode_folder(make_model(), tmp_path / "nothere", tmp_path / "out")
+        decode_folder(Engine(make_model(), "cpu"), tmp_path / "nothere", tmp_path / "out")
 
 
 def test_the_command_line_decodes_with_two_parts_of_a_model(tmp_path: Path, clips, monkeypatch: pytest.MonkeyPatch):

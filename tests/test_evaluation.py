@@ -21,7 +21,7 @@ from lyra.geometry.gaussians import Gaussians
 from lyra.models.recipe import SMOKE
 from lyra.scene.scene import Scene
 from lyra.training.report import print_report
-from lyra.views.views import Views
+from lyra.views.views import Motion, Views
 
 
 def pictures() -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,7 +81,7 @@ def test_a_video_s_own_clip_counts_for_no_trajectory(tmp_path: Path):
     Scene.of_moments(dynamic, still[:1], provenance).save(tmp_path)
     flat, nowhere = torch.full((count, size, size), 2.0), torch.zeros(count, size, size, dtype=torch.bool)
     images = torch.rand(count, 3, size, size)
-    views = Views(images, flat, still, nowhere, ~nowhere[0], images[0], flat[0], 1.0)
+    views = Views(images, flat, still, Motion(nowhere, ~nowhere[0], images[0], flat[0], 1.0))
     views.save(tmp_path / "clips/input.safetensors")
     latents = torch.zeros(1, 1, 1, 1)
     save_clip(Clip(latents, replace(still, camera_to_world=away)), tmp_path / "clips/right.0/clip.safetensors")

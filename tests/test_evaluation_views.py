@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from lyra.evaluation.perceptual import PerceptualDistance
+from lyra.evaluation.judge import PerceptualDistance
 from lyra.evaluation.scores import (
     Scores,
     TrueViews,

@@ -3,11 +3,8 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-
-import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
 FILES = {
@@ -17,11 +14,10 @@ FILES = {
 
 
 @cache
-def imports_of(module: str, late: bool = True) -> frozenset[str]:
-    """The package's modules that a module's source imports; ``late`` counts imports inside functions."""
-    tree = ast.parse(FILES[module].read_text())
+def imports_of(module: str) -> frozenset[str]:
+    """The package's modules that a module's source imports, also inside functions and for type checkers alone."""
     found: set[str] = set()
-    for node in ast.walk(tree) if late else top_level(tree):
+    for node in ast.walk(ast.parse(FILES[module].read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -31,86 +27,97 @@ def imports_of(module: str, late: bool = True) -> frozenset[str]:
     return frozenset(name for name in found if name in FILES)
 
 
-def top_level(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes outside functions and type-checking blocks."""
-    for child in ast.iter_child_nodes(node):
-        typing_only = isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING")
-        if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not typing_only:
-            yield child
-            yield from top_level(child)
-
-
-def modules_in(room: str) -> list[str]:
-    return [name for name in FILES if name == f"lyra.{room}" or name.startswith(f"lyra.{room}.")]
-
-
-def reach(module: str) -> set[str]:
-    """Everything that importing a module loads, the package's own front door apart."""
-    seen, todo = set(), [module]
-    while todo:
-        name = todo.pop()
-        if name not in seen and name != "lyra":
-            seen.add(name)
-            todo += imports_of(name, late=False)
-    return seen
-
-
-def in_rooms(names: set[str] | frozenset[str], rooms: tuple[str, ...]) -> set[str]:
-    return {name for name in names for room in rooms if name in modules_in(room)}
-
-
-UPSTAIRS = ("teacher", "student", "training", "pipeline")
-
-
-@pytest.mark.parametrize(
-    ("room", "forbidden"),
-    [
-        *((room, UPSTAIRS) for room in ("cameras", "gaussians", "errors", "trajectories", "formats")),
-        ("rendering", UPSTAIRS),
-        ("cache", UPSTAIRS),
-        ("tokenizer", UPSTAIRS),
-        ("student", ("teacher", "rendering", "training", "pipeline")),
-        ("teacher", ("student", "rendering", "training", "pipeline")),
-    ],
+ORDER = (
+    "errors",
+    "geometry",
+    "files",
+    "device",
+    "rendering",
+    "scene",
+    "cache",
+    "depth",
+    "tokenizer",
+    "teacher",
+    "student",
+    "views",
+    "models",
+    "engine",
+    "viewer",
+    "generate",
+    "worlds",
+    "training",
+    "evaluation",
+    "bench",
+    "cli",
 )
-def test_lower_rooms_know_nothing_of_upper_ones(room: str, forbidden: tuple[str, ...]):
-    assert modules_in(room)
-    for module in modules_in(room):
-        assert not in_rooms(imports_of(module), forbidden), module
-        assert not in_rooms(reach(module), forbidden), module
+"""A room may know those before it; imports inside functions count."""
 
 
-def importers_of(room: str, late: bool = True) -> set[str]:
-    inside = set(modules_in(room))
-    return {module for module in FILES if module not in inside and imports_of(module, late) & inside}
+def room_of(module: str) -> str:
+    return module.split(".")[1]
 
 
-def test_only_the_command_line_and_the_doctor_know_the_pipeline():
-    assert importers_of("pipeline") <= {"lyra.cli.main", "lyra.cli.doctor", "lyra.models.model"}
-    # A model generates by the pipeline, which it may know only inside that function.
-    assert "lyra.models.model" not in importers_of("pipeline", late=False)
+def test_every_room_has_its_place():
+    assert {room_of(name) for name in FILES if name != "lyra"} == set(ORDER)
 
 
-def test_only_the_command_line_and_its_bench_know_training():
-    assert importers_of("training") <= {"lyra.cli.main", "lyra.cli.learn", "lyra.bench.training_cost"}
+def test_imports_go_one_way():
+    wrong = []
+    for module in sorted(set(FILES) - {"lyra"}):
+        known = ORDER[: ORDER.index(room_of(module)) + 1]
+        wrong += [f"{module} <- {name}" for name in imports_of(module) - {"lyra"} if room_of(name) not in known]
+    assert wrong == []
 
 
-def test_nothing_imports_the_command_line():
-    assert importers_of("cli") == set()
+def test_no_import_comes_back():
+    """Of the graph of all modules; `from lyra.room import name` also names the room's front door."""
+    done: set[str] = set()
+
+    def follow(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join((*path[path.index(module) :], module))
+        if module not in done:
+            for name in imports_of(module) - {"lyra", module}:
+                if not module.startswith(f"{name}."):
+                    follow(name, (*path, module))
+            done.add(module)
+
+    for module in set(FILES) - {"lyra"}:
+        follow(module, ())
 
 
-def test_importing_a_module_never_comes_back_to_it():
-    for module in FILES:
-        below = set().union(*(reach(name) for name in imports_of(module, late=False) - {module, "lyra"}))
-        # A package's own modules load beside it.
-        assert module not in below or any(name.startswith(f"{module}.") for name in imports_of(module)), module
+def test_every_file_has_a_name_of_its_own():
+    names = [path.stem for path in FILES.values() if path.stem not in ("__init__", "__main__")]
+    assert {name for name in names if names.count(name) > 1} == set()
+
+
+def test_the_readme_names_every_room():
+    readme = (SOURCE.parent / "README.md").read_text()
+    assert {room for room in ORDER if f"`{room}`" not in readme and f"`{room}/`" not in readme} == set()
+
+
+LIGHT = {
+    "the renderer": "from lyra.rendering import render",
+    "the Mamba-2 block": "from lyra.student.mamba2 import MambaBlock",
+    "the cache's warp": "from lyra.cache.warp import build_cache, render_cache",
+    "files": "from lyra.files import load_ply, save_ply",
+    "the small tokenizer": "from lyra.tokenizer.linear import LinearTokenizer",
+    "the depth network": "from lyra.depth import DepthNet",
+}
+
+
+def test_parts_do_not_drag_in_diffusers():
+    lines = ["import sys"]
+    for part, code in LIGHT.items():
+        lines += [code, f"assert not {{'diffusers', 'transformers', 'av'}} & set(sys.modules), {part!r}"]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_package_runs_without_its_optional_packages():
     code = (
         "import sys\n"
         "for name in ('av', 'viser', 'ray', 'gsplat', 'mamba_ssm', 'torchvision'): sys.modules[name] = None\n"
-        "import lyra, lyra.models.model, lyra.rendering, lyra.training.parts\n"
+        "import lyra, lyra.models.loading, lyra.rendering, lyra.training.parts\n"
         "import lyra.cli.main, lyra.generate.pipeline, lyra.viewer.page, lyra.scene.film\n"
         "assert lyra.load('smoke').config.name == 'smoke'\n"
     )

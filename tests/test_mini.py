@@ -6,18 +6,20 @@ import pytest
 import torch
 
 import lyra
-from lyra.cache.warp import render_cache
-from lyra.depth import scene_depth
-from lyra.engine.synthesis import imagine_clip, input_cache
+from lyra.cache.warp import DepthCache, render_cache
+from lyra.engine.engine import Engine
+from lyra.engine.paths import preset_paths
 from lyra.evaluation import psnr
 from lyra.files.clips import Clip
+from lyra.files.photos import Photo
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
-from lyra.geometry.trajectories import TRAJECTORY_NAMES, trajectory_cameras
+from lyra.geometry.gaussians import Gaussians
+from lyra.geometry.trajectories import trajectory_cameras
 from lyra.models.loading import BUNDLED
 from lyra.models.model import Model
 from lyra.rendering import render
-from lyra.student import decode_scene, prepare_student_inputs
 from lyra.teacher import TeacherRequest
+from lyra.views.views import Views
 from lyra.worlds import render_world, sample_world
 
 HELD_OUT_WORLD = 2
@@ -28,23 +30,24 @@ def model() -> Model:
     return lyra.load("mini")
 
 
-def world_view(model: Model, seed: int) -> tuple[torch.Tensor, torch.Tensor, Cameras]:
-    """Image in [0, 1], predicted depth and camera of a world that training never saw."""
+def world_view(model: Model, seed: int) -> Views:
+    """A world that training never saw, its depth predicted."""
     height, width = model.config.teacher.height, model.config.teacher.width
     camera = Cameras(torch.eye(4)[None], intrinsics_from_fov(55.0, height, width)[None], height, width)
     image = render_world(sample_world(seed), camera)[0][0].clamp(0, 1)
-    return image, scene_depth(model.depth.predict(image)), camera
+    return Engine(model, "cpu").views([Photo.of(image)], fov=55.0)[0]
 
 
 @pytest.fixture(scope="module")
-def view(model: Model):
+def view(model: Model) -> Views:
     return world_view(model, HELD_OUT_WORLD)
 
 
 @pytest.fixture(scope="module")
-def clips(model: Model, view) -> list[Clip]:
-    image, depth, camera = view
-    return [imagine_clip(model, image, depth, camera.intrinsics[0], name, 0) for name in TRAJECTORY_NAMES]
+def clips(model: Model, view: Views) -> list[Clip]:
+    paths = preset_paths(0, model.config.teacher.frames, *view.images.shape[2:])
+    [clips] = Engine(model, "cpu").imagine(view, paths)
+    return clips
 
 
 def frames(model: Model, latents: torch.Tensor) -> torch.Tensor:
@@ -52,11 +55,10 @@ def frames(model: Model, latents: torch.Tensor) -> torch.Tensor:
         return model.tokenizer.decode(model.tokenizer.denormalize(latents[None]))[0].movedim(1, 0) / 2 + 0.5
 
 
-def student_psnr(model: Model, view, clips: list[Clip]) -> float:
-    image, depth, camera = view
-    cache = input_cache(image, depth, camera, model.config.teacher.edges)
-    inputs = prepare_student_inputs(clips, model.tokenizer, model.decoder.config, cache)
-    return psnr(render(decode_scene(model.decoder, inputs), camera).color[0], image)
+def student_psnr(model: Model, view: Views, clips: list[Clip]) -> float:
+    gaussians = Engine(model, "cpu").decode([clips], view)
+    assert isinstance(gaussians, Gaussians)
+    return psnr(render(gaussians, view.cameras).color[0], view.images[0])
 
 
 def test_the_scene_shows_its_picture(model: Model, view, clips):
@@ -69,17 +71,16 @@ def test_zeroed_latents_destroy_the_picture(model: Model, view, clips):
 
 
 def imagine(model: Model, view, seed: int, cache) -> torch.Tensor:
-    image, _, camera = view
-    teacher = model.config.teacher
+    image, camera, teacher = view.images[0], view.cameras, model.config.teacher
     cameras = trajectory_cameras("left", 0.3, teacher.frames, camera.intrinsics[0], camera.height, camera.width)
     request = TeacherRequest(image * 2 - 1, cache, cameras, seed, "left")
     return frames(model, model.teacher.imagine(request))
 
 
 def test_another_seed_changes_what_the_photo_does_not_show(model: Model, view):
-    image, depth, camera = view
-    teacher = model.config.teacher
-    cache = input_cache(image, depth, camera, teacher.edges)
+    camera, teacher = view.cameras, model.config.teacher
+    cache = view.cache(teacher.edges)
+    assert isinstance(cache, DepthCache)
     first, second = (imagine(model, view, seed, cache) for seed in (0, 1))
     cameras = trajectory_cameras("left", 0.3, teacher.frames, camera.intrinsics[0], camera.height, camera.width)
     hole = render_cache(cache, cameras).masks[-1, 0] == 0
@@ -89,13 +90,13 @@ def test_another_seed_changes_what_the_photo_does_not_show(model: Model, view):
 
 
 def test_the_teacher_listens_to_the_cache(model: Model, view):
-    image, depth, camera = view
     edges = model.config.teacher.edges
-    cache = input_cache(image, depth, camera, edges)
+    cache = view.cache(edges)
+    assert isinstance(cache, DepthCache)
     right = imagine(model, view, 0, cache)
     empty = imagine(model, view, 0, replace(cache, reliable=torch.zeros_like(cache.reliable)))
     other = world_view(model, HELD_OUT_WORLD + 1)
-    wrong = imagine(model, view, 0, input_cache(other[0], other[1], camera, edges))
+    wrong = imagine(model, view, 0, other.cache(edges))
     for changed in (empty, wrong):
         assert (changed - right)[-1].abs().mean() > 0.05
         # The first frame is given, whatever the cache holds.

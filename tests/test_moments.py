@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lyra.engine.filming import moving_cache
 from torch import Tensor
 
 import lyra.student.moments
@@ -31,7 +30,7 @@ from lyra.student.moments import (
     with_times,
 )
 from lyra.student.surface import is_hidden
-from lyra.views.views import Views
+from lyra.views.views import Motion, Views
 
 SIDE, FRAMES, KEY = 32, 5, 4
 NEAR, FAR = 1.0, 2.0
@@ -57,12 +56,12 @@ def make_views() -> Views:
     images = torch.where(moving[:, None], torch.tensor([0.9, 0.8, 0.1])[:, None, None], wall)
     depth = torch.where(moving, NEAR, FAR)
     behind = torch.full((SIDE, SIDE), FAR)
-    return Views(images, depth, cameras(), moving, ~moving.any(0), wall, behind, 0.5)
+    return Views(images, depth, cameras(), Motion(moving, ~moving.any(0), wall, behind, 0.5))
 
 
 def make_source() -> Source:
     views = make_views()
-    return Source(views.depth, views.moving, views.still, views.cameras)
+    return Source(views.depth, views.moves().moving, views.moves().still, views.cameras)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +78,7 @@ def make_inputs(smoke, decoder: GaussianDecoder) -> StudentInputs:
     for name in ("left", "up"):
         path = trajectory_cameras(name, 0.3, FRAMES, views.cameras.intrinsics[0], SIDE, SIDE)
         clips.append(Clip(0.5 * torch.randn(clips[0].latents.shape, generator=generator), path))
-    return prepare_student_inputs(clips, smoke.tokenizer, decoder.config, moving_cache(views, None))
+    return prepare_student_inputs(clips, smoke.tokenizer, decoder.config, views.cache(None))
 
 
 @pytest.fixture(scope="module")

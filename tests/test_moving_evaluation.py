@@ -9,6 +9,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
+from lyra.engine.engine import Engine
 from lyra.errors import LyraError
 from lyra.evaluation.moving_scores import MovingScores, MovingTruth, dynamic_baselines, film_truth, flicker, still_runs
 from lyra.evaluation.moving_worlds import DynamicOptions, evaluate_dynamic
@@ -154,4 +155,4 @@ def test_a_student_of_single_moments_is_refused():
     smoke = build_smoke_model()
     paper = GaussianDecoder(replace(smoke.decoder.config, geometry="ray"))
     with pytest.raises(LyraError, match="one moment at a time"):
-        evaluate_dynamic(replace(smoke, decoder=paper), DynamicOptions(scenes=1))
+        evaluate_dynamic(Engine(replace(smoke, decoder=paper), "cpu"), DynamicOptions(scenes=1))

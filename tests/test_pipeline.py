@@ -18,12 +18,14 @@ from plyfile import PlyData
 
 import lyra
 from lyra.device.memory import DeviceOptions, Placement
+from lyra.engine.engine import Engine
 from lyra.errors import LyraError
 from lyra.files import load_ply, save_cameras
 from lyra.files.clips import load_clip
 from lyra.generate.options import GenerateOptions, TextOptions
-from lyra.generate.pipeline import decode_clips, generate
+from lyra.generate.pipeline import generate
 from lyra.geometry.cameras import Cameras
+from lyra.geometry.gaussians import Gaussians
 from lyra.geometry.trajectories import TRAJECTORY_NAMES
 from lyra.scene.scene import Scene
 from lyra.views.views import Views
@@ -135,7 +137,8 @@ def test_every_gaussian_lies_on_the_ray_of_a_pixel(smoke, finished: Path, monkey
     monkeypatch.setattr(smoke.decoder, "config", replace(smoke.decoder.config, keep=1.0))
     clips = [load_clip(finished / "clips" / name / "clip.safetensors") for name in TRAJECTORY_NAMES]
     views = Views.load(finished / "clips/input.safetensors")
-    gaussians = decode_clips(smoke, clips, views, Placement())
+    gaussians = Engine(smoke, placement=Placement()).decode([clips], views)
+    assert isinstance(gaussians, Gaussians)
     # The first ones belong to trajectory "left", whose first frame is the input view: rays through the origin.
     directions = torch.nn.functional.normalize(gaussians.means[:256], dim=-1)
     assert directions[:, 2].min() > 0.5
@@ -305,7 +308,7 @@ def test_every_sampler_makes_a_scene(smoke, finished: Path, tmp_path: Path, samp
 
 
 def test_tiles_and_batches_make_a_scene(smoke, tmp_path: Path):
-    options = GenerateOptions(trajectories=("left", "up"), memory=DeviceOptions(device="cpu", tile=24, batch=2))
+    options = GenerateOptions(trajectories=("left", "up"), device=DeviceOptions(device="cpu", tile=24, batch=2))
     scene = generate(smoke, EXAMPLE, tmp_path / "out", options)
     assert scene.provenance["placement"]["tile"] == 24
     assert scene.provenance["placement"]["batch"] == 2

@@ -11,6 +11,7 @@ from conftest import EXAMPLE
 from test_video_pipeline import SIDE, save_poses, write_video
 
 from lyra.device.ranks import Ranks
+from lyra.engine.engine import Engine
 from lyra.engine.paths import choose_paths, preset_path
 from lyra.errors import LyraError
 from lyra.generate.decisions import decide
@@ -21,6 +22,7 @@ from lyra.generate.stored_clips import decode_folder
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov, through_lens
 from lyra.models.preflight import needs_of_model
 from lyra.models.smoke import build_smoke_model
+from lyra.views.views import Views
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +137,7 @@ def test_another_lens_keeps_the_zoom():
 
 def test_a_field_of_view_holds_for_the_poses_of_a_moving_camera_too(smoke, tmp_path: Path, monkeypatch):
     """The poses' unit is looked for with the lens that the first picture was lifted with, and zooming is kept."""
-    import lyra.views.video_views as rooms
+    import lyra.views.moving as rooms
 
     seen = []
     find = rooms.find_pose_unit
@@ -151,7 +153,7 @@ def test_a_field_of_view_holds_for_the_poses_of_a_moving_camera_too(smoke, tmp_p
     views, _, cameras = seen[0]
     assert torch.allclose(views.cameras.intrinsics[0], intrinsics_from_fov(70.0, 32, 32))
     assert cameras.intrinsics[-1, 0] == pytest.approx(2 * float(views.cameras.intrinsics[0, 0]), rel=0.01)
-    loaded = rooms.Views.load(tmp_path / "out/clips/input.safetensors")
+    loaded = Views.load(tmp_path / "out/clips/input.safetensors")
     assert loaded.cameras.intrinsics[-1, 0] == pytest.approx(2 * float(loaded.cameras.intrinsics[0, 0]), rel=0.01)
     assert scene.dynamic is not None
 
@@ -159,4 +161,4 @@ def test_a_field_of_view_holds_for_the_poses_of_a_moving_camera_too(smoke, tmp_p
 def test_a_videos_clips_are_not_decoded_as_a_still_scene(smoke, video: Path, tmp_path: Path):
     generate(smoke, video, tmp_path / "out", GenerateOptions(trajectories=("left",), video=VideoOptions(chunks=1)))
     with pytest.raises(LyraError, match="clips of a video"):
-        decode_folder(smoke, tmp_path / "out", tmp_path / "again")
+        decode_folder(Engine(smoke, "cpu"), tmp_path / "out", tmp_path / "again")

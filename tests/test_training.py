@@ -12,12 +12,12 @@ from torch import Tensor, nn
 import lyra.engine.synthesis
 import lyra.training.depth
 import lyra.training.world_clips
-from lyra.engine.synthesis import load_scene_clips
+from lyra.engine.engine import Engine
+from lyra.engine.synthesis import imagine_scene, load_scene_clips
 from lyra.errors import LyraError
 from lyra.evaluation.still_worlds import FIRST_HELD_OUT_SEED
 from lyra.files import load_tensors
-from lyra.geometry.cameras import intrinsics_from_fov
-from lyra.geometry.sky import MAX_DEPTH
+from lyra.geometry.sky import is_sky
 from lyra.geometry.trajectories import TRAJECTORY_NAMES, noise_generator
 from lyra.models.recipe import SMOKE
 from lyra.training.denoiser import DenoiserObjective
@@ -316,10 +316,8 @@ def test_the_denoiser_of_residuals_trains_and_samples(workspace: Workspace, tmp_
     model = small.load_model()
     assert_trained(small, "denoiser", before, model.transformer.state_dict())
     assert model.config.teacher.spread == spread
-    image = next(iter(small.images()))[1].float() / 255
-    clip = lyra.engine.synthesis.imagine_clip(
-        model, image, torch.ones_like(image[0]), intrinsics_from_fov(55.0, *image.shape[1:]), "left", 0
-    )
+    [image] = next(iter(small.images()))[1]
+    clip = imagine_scene(Engine(model, "cpu"), image[None], 0).clips[0]
     first = model.tokenizer.normalize(model.tokenizer.encode(image[None, :, None] * 2 - 1))[0, :, 0]
     assert clip.latents.isfinite().all()
     assert (clip.latents[:, 0] - first).abs().max() < 0.1
@@ -337,13 +335,14 @@ def test_the_decoder_needs_clips(tmp_path: Path):
 
 
 def test_synthetic_scenes_hold_six_clips_of_one_image(workspace: Workspace, clips: list[Path]):
-    scenes = [load_scene_clips(path) for path in clips]
+    scenes = [load_scene_clips(path, workspace.load_model().tokenizer) for path in clips]
     images = [image for _, image in workspace.images()]
     assert len(scenes) == 2
     for index, scene in enumerate(scenes):
         assert len(scene.clips) == len(TRAJECTORY_NAMES)
-        assert torch.equal((scene.image * 255).round(), images[index].float())
-        assert scene.depth[scene.depth < 0.99 * MAX_DEPTH].median().item() == pytest.approx(1, abs=1e-3)
+        depth = scene.views.depth[0]
+        assert torch.equal(scene.views.images, images[index])
+        assert depth[~is_sky(depth)].median().item() == pytest.approx(1, abs=1e-3)
         for clip in scene.clips:
             assert torch.allclose(clip.cameras.camera_to_world[0], torch.eye(4), atol=1e-6)
             assert clip.latents.isfinite().all()
@@ -360,19 +359,19 @@ def test_synthesis_skips_what_exists_and_repeats_what_is_missing(
     paths[1].unlink()
     kept = paths[0].stat().st_mtime_ns
     calls = []
-    original = lyra.engine.synthesis.imagine_clip
+    original = lyra.engine.synthesis.imagine_scene
 
     def counted(*arguments, **options):
         calls.append(arguments)
         return original(*arguments, **options)
 
-    monkeypatch.setattr(lyra.engine.synthesis, "imagine_clip", counted)
+    monkeypatch.setattr(lyra.engine.synthesis, "imagine_scene", counted)
     assert synthesize_clips(copy) == paths
-    assert len(calls) == 6
+    assert len(calls) == 1
     assert paths[0].stat().st_mtime_ns == kept
     assert [path.read_bytes() for path in paths] == content
     synthesize_clips(copy)
-    assert len(calls) == 6
+    assert len(calls) == 1
 
 
 def test_test_seeds_never_enter_training(workspace: Workspace, clips: list[Path], drawn_seeds: list[int]):

@@ -171,9 +171,9 @@ def test_the_input_views_are_the_videos(plain: Path, video: Path):
         expected = torch.from_numpy(np.asarray(small, np.float32) / 255).permute(2, 0, 1)
         assert (views.images[index] - expected).abs().mean() < 0.01
     # The square is all that moves.
-    share = views.moving.float().mean((1, 2))
+    share = views.moves().moving.float().mean((1, 2))
     assert share.min() > 0.04 and share.max() < 0.5
-    assert 0.1 < views.still.float().mean() < 0.9
+    assert 0.1 < views.moves().still.float().mean() < 0.9
 
 
 def test_the_scene_shows_the_video_at_the_input_camera_at_each_of_its_times(plain: Path):
@@ -181,7 +181,7 @@ def test_the_scene_shows_the_video_at_the_input_camera_at_each_of_its_times(plai
     scene, views = Scene.load(plain), Views.load(plain / "clips/input.safetensors")
     assert scene.dynamic is not None
     pictures = torch.stack([render(scene.dynamic.moment(index), scene.input_camera).color[0] for index in range(5)])
-    changing = ~views.still
+    changing = ~views.moves().still
     errors = (pictures[:, None] - views.images[None]).square().mean(2)[:, :, changing].mean(-1)
     assert errors.argmin(dim=1).tolist() == list(range(5))
 
@@ -348,7 +348,7 @@ def test_odd_videos_make_a_scene(generate: Run, tmp_path: Path, kind: str):
     dynamic = load_dynamic(out / "dynamic.safetensors")
     assert len(dynamic) == 5
     views = Views.load(out / "clips/input.safetensors")
-    assert bool(views.still.all()) == (kind == "nothing moves")
+    assert bool(views.moves().still.all()) == (kind == "nothing moves")
     notes = json.loads((out / "scene.json").read_text())["input"]["notes"]
     assert any("shown twice" in note for note in notes) == (kind == "two frames")
     for index in range(5):

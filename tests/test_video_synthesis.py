@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lyra.engine.video_synthesis import MovingScene, load_moving_scene, reverse, save_moving_scene
-from lyra.evaluation.moving_worlds import decode_views
+from lyra.engine.engine import Engine
+from lyra.engine.paths import preset_paths
+from lyra.engine.synthesis import SyntheticScene, load_scene_clips, save_scene_clips
+from lyra.geometry.dynamic import DynamicGaussians
 from lyra.models.model import Model
 from lyra.models.recipe import SMOKE
 from lyra.student import GaussianDecoder
@@ -19,6 +21,10 @@ from lyra.training.report import print_report
 from lyra.training.still_student import DecoderObjective
 
 PLAIN = MomentObjective(targets=2, sizes=(1,))
+
+
+def engine_of(model: Model) -> Engine:
+    return Engine(model, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -38,34 +44,34 @@ def model(workspace: Workspace) -> Model:
 
 
 @pytest.fixture(scope="module")
-def scene(workspace: Workspace, model: Model) -> MovingScene:
+def scene(workspace: Workspace, model: Model) -> SyntheticScene:
     (path,) = (workspace.folder / "videos").glob("*.safetensors")
-    return load_moving_scene(path, model)
+    return load_scene_clips(path, model.tokenizer)
 
 
-def test_a_scene_has_the_input_and_six_clips_each_way(scene: MovingScene):
+def test_a_scene_has_the_input_and_six_clips_each_way(scene: SyntheticScene):
     assert (len(scene.clips), len(scene.backward)) == (7, 6)
     torch.testing.assert_close(scene.clips[0].cameras.camera_to_world, torch.eye(4).expand(5, 4, 4))
 
 
-def test_a_scene_saved_again_is_itself(scene: MovingScene, model: Model, workspace: Workspace, tmp_path: Path):
-    save_moving_scene(scene, tmp_path / "again.safetensors")
+def test_a_scene_saved_again_is_itself(scene: SyntheticScene, model: Model, workspace: Workspace, tmp_path: Path):
+    save_scene_clips(scene, tmp_path / "again.safetensors")
     (path,) = (workspace.folder / "videos").glob("*.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
-    again = load_moving_scene(tmp_path / "again.safetensors", model)
+    again = load_scene_clips(tmp_path / "again.safetensors", model.tokenizer)
     assert (len(again.clips), len(again.backward)) == (7, 6)
 
 
-def test_a_video_reversed_twice_is_itself(scene: MovingScene):
+def test_a_video_reversed_twice_is_itself(scene: SyntheticScene):
     views = scene.views
-    back = reverse(views)
+    back = views.reversed()
     torch.testing.assert_close(back.images[0], views.images[-1])
     torch.testing.assert_close(back.depth[0], views.depth[-1])
-    torch.testing.assert_close(reverse(back).images, views.images)
+    torch.testing.assert_close(back.reversed().images, views.images)
 
 
-def test_backward_clips_begin_at_the_video_s_last_frame(scene: MovingScene, model: Model):
-    data = MovingSet([scene], model)
+def test_backward_clips_begin_at_the_video_s_last_frame(scene: SyntheticScene, model: Model):
+    data = MovingSet([scene], engine_of(model))
     # Turned forward again they are at the input camera when the video ends, and far from it when it begins.
     _, early = data.seen(0, 0, backward=True)
     _, late = data.seen(0, 4, backward=True)
@@ -80,13 +86,13 @@ def test_backward_clips_begin_at_the_video_s_last_frame(scene: MovingScene, mode
     assert float(error.max()) < 5e-3
 
 
-def test_times_change_nothing_before_training_and_something_after(workspace: Workspace, scene: MovingScene):
+def test_times_change_nothing_before_training_and_something_after(workspace: Workspace, scene: SyntheticScene):
     model = workspace.load_model()
     still = replace(model.decoder.config, time_conditioning=False)
     twin = type(model.decoder)(still)
     twin.load_state_dict({k: v for k, v in model.decoder.state_dict().items() if "time_embed" not in k})
     extended = with_times(twin)
-    data = MovingSet([scene], replace(model, decoder=extended))
+    data = MovingSet([scene], engine_of(replace(model, decoder=extended)))
     loss, details = moment_loss(data.decoder, data, PLAIN, step=0)
     again, _ = moment_loss(data.decoder, data, PLAIN, step=0)
     assert loss.item() == again.item()
@@ -97,19 +103,22 @@ def test_times_change_nothing_before_training_and_something_after(workspace: Wor
     assert float(gradient.abs().max()) > 0
 
 
-def test_a_student_of_fewer_gaussians_than_pixels_learns_and_is_measured(scene: MovingScene, model: Model):
+def test_a_student_of_fewer_gaussians_than_pixels_learns_and_is_measured(scene: SyntheticScene, model: Model):
     coarse = replace(model, decoder=GaussianDecoder(replace(model.decoder.config, splats_per_token=4)).eval())
-    data = MovingSet([scene], coarse)
+    data = MovingSet([scene], engine_of(coarse))
     assert data.source(0).depth.shape == (5, 16, 16)
     loss, _ = moment_loss(data.decoder, data, PLAIN, step=0)
     assert bool(loss.isfinite())
-    dynamic = decode_views(coarse, scene.views, seed=0)
+    engine, size = engine_of(coarse), scene.views.images.shape[2:]
+    paths = preset_paths(0, len(scene.views), *size)
+    dynamic = engine.decode(engine.imagine(scene.views, paths), scene.views)
+    assert isinstance(dynamic, DynamicGaussians)
     assert len(dynamic) == 5
     assert 0 < len(dynamic.moment(0)) <= 7 * 5 * 16 * 16
 
 
-def test_the_augmentation_changes_what_is_compared(scene: MovingScene, model: Model):
-    data = MovingSet([scene], model)
+def test_the_augmentation_changes_what_is_compared(scene: SyntheticScene, model: Model):
+    data = MovingSet([scene], engine_of(model))
     with_backward, _ = data.seen(0, 2, backward=True)
     without, _ = data.seen(0, 2, backward=False)
     assert (len(with_backward), len(without)) == (12, 6)

@@ -118,10 +118,10 @@ def test_still_is_what_nothing_ever_passes():
     video, where, depth = moving_square()
     views, _ = estimate_video(Estimator(video.frames, depth), video)
     ever = where.any(0)
-    assert not bool(views.still[ever].any())
-    assert bool(views.still[~spread(ever[None], 5)[0]].all())
-    assert torch.equal(views.still, ~views.moving.any(0))
-    assert views.is_still and len(views) == FRAMES and views.seconds == 1.0
+    assert not bool(views.moves().still[ever].any())
+    assert bool(views.moves().still[~spread(ever[None], 5)[0]].all())
+    assert torch.equal(views.moves().still, ~views.moves().moving.any(0))
+    assert views.is_still and len(views) == FRAMES and views.moves().seconds == 1.0
 
 
 # Depth
@@ -138,8 +138,8 @@ def test_what_stays_has_one_depth_at_all_times(shift: float):
     estimator = Estimator(torch.cat([video.frames, texture(0)[None]]), torch.cat([truth, wall_depth()[None]]), 2.0, 0.0)
     estimator.shift = shift
     views, _ = estimate_video(estimator, video)
-    assert bool((views.depth[:, views.still] == views.depth[:1, views.still]).all())
-    assert torch.equal(views.depth[0][views.still], views.backdrop_depth[views.still])
+    assert bool((views.depth[:, views.moves().still] == views.depth[:1, views.moves().still]).all())
+    assert torch.equal(views.depth[0][views.moves().still], views.moves().backdrop_depth[views.moves().still])
     assert views.depth[0].median() == pytest.approx(1, rel=0.05)
 
 
@@ -149,14 +149,14 @@ def test_depth_is_the_truth_whatever_the_estimators_factors_are():
     views, _ = estimate_video(estimator, video)
     expected = in_scene_units(truth)
     error = (views.depth / expected).log().abs()
-    assert error[:, views.still].mean() < 0.03
+    assert error[:, views.moves().still].mean() < 0.03
     # What moves is as near as it is, at every time.
     inside = interior(where, 2)
     for index in range(FRAMES):
         assert error[index][inside[index]].mean() < 0.06, index
-        assert bool((views.depth[index] <= views.backdrop_depth + 1e-6).all())
+        assert bool((views.depth[index] <= views.moves().backdrop_depth + 1e-6).all())
     assert (
-        views.backdrop_depth / in_scene_units(torch.cat([truth[:1], wall_depth()[None]]))[1]
+        views.moves().backdrop_depth / in_scene_units(torch.cat([truth[:1], wall_depth()[None]]))[1]
     ).log().abs().mean() < 0.03
 
 
@@ -164,7 +164,7 @@ def test_a_clip_in_which_everything_changes_still_has_depth():
     frames = torch.stack([texture(seed) for seed in range(5)])
     estimator = Estimator(frames, wall_depth().repeat(5, 1, 1))
     views, _ = estimate_video(estimator, as_video(frames))
-    assert not bool(views.still.any())
+    assert not bool(views.moves().still.any())
     assert bool(views.depth.isfinite().all()) and bool((views.depth > 0).all())
     error = (views.depth / in_scene_units(wall_depth()[None])).log().abs()
     assert error.mean() < 0.1
@@ -212,12 +212,14 @@ def test_the_field_of_view_is_the_users_or_55_degrees():
 
 
 def assert_same(one: Views, other: Views) -> None:
-    for name in ("images", "depth", "moving", "still", "backdrop", "backdrop_depth"):
+    for name in ("images", "depth"):
         assert torch.equal(getattr(one, name), getattr(other, name)), name
+    for name in ("moving", "still", "backdrop", "backdrop_depth"):
+        assert torch.equal(getattr(one.moves(), name), getattr(other.moves(), name)), name
     assert torch.equal(one.cameras.camera_to_world, other.cameras.camera_to_world)
     assert torch.equal(one.cameras.intrinsics, other.cameras.intrinsics)
     assert (one.cameras.height, one.cameras.width) == (other.cameras.height, other.cameras.width)
-    assert one.seconds == other.seconds
+    assert one.moves().seconds == other.moves().seconds
 
 
 @pytest.fixture(scope="module")
@@ -236,16 +238,20 @@ def test_views_come_back_from_their_file_as_they_were(views: Views, tmp_path: Pa
 
 def test_a_still_scenes_file_is_refused(views: Views, tmp_path: Path):
     Views(views.images[:1], views.depth[:1], views.cameras[:1]).save(tmp_path / "input.safetensors")
-    with pytest.raises(LyraError, match="holds no video"):
-        Views.load(tmp_path / "input.safetensors")
+    with pytest.raises(LyraError, match="not of a video"):
+        Views.load(tmp_path / "input.safetensors").moves()
 
 
 def test_a_part_keeps_the_whole_videos_backdrop(views: Views):
     part = views.part(4, 5)
-    assert len(part) == 5 and part.seconds == pytest.approx(0.5)
+    assert len(part) == 5 and part.moves().seconds == pytest.approx(0.5)
     assert torch.equal(part.images, views.images[4:]) and torch.equal(part.depth, views.depth[4:])
-    assert torch.equal(part.moving, views.moving[4:]) and torch.equal(part.still, views.still)
-    assert torch.equal(part.backdrop, views.backdrop) and torch.equal(part.backdrop_depth, views.backdrop_depth)
+    assert torch.equal(part.moves().moving, views.moves().moving[4:]) and torch.equal(
+        part.moves().still, views.moves().still
+    )
+    assert torch.equal(part.moves().backdrop, views.moves().backdrop) and torch.equal(
+        part.moves().backdrop_depth, views.moves().backdrop_depth
+    )
     assert torch.equal(part.cameras.camera_to_world, views.cameras.camera_to_world[4:])
     assert_same(views.part(0, FRAMES), views)
 
@@ -287,7 +293,7 @@ def test_with_a_moving_camera_depth_is_consistent_over_time(unit: float):
     given.camera_to_world[:, :3, 3] *= unit  # poses come in any unit
     views, fov = estimate_video(Estimator(pictures, truth, spread=3.0), as_video(pictures, given))
     assert fov["source"] == "camera file" and fov["degrees"] == pytest.approx(55, abs=0.01)
-    assert not views.is_still and bool(views.moving.all()) and not bool(views.still.any())
+    assert not views.is_still and bool(views.moves().moving.all()) and not bool(views.moves().still.any())
     scale = float(truth[0].median())
     assert torch.allclose(views.cameras.centers * scale, cameras.centers, atol=0.03)
     assert torch.allclose(views.cameras.camera_to_world[:, :3, :3], cameras.camera_to_world[:, :3, :3], atol=1e-6)

@@ -9,7 +9,7 @@ evaluation and benches.
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -91,7 +91,7 @@ class Engine:
         self._depth = depth
         self._homes: list[tuple[nn.Module, torch.device]] = []
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Engine":
         for module in (self.model.tokenizer, self.model.transformer, self.model.depth, self.model.decoder):
             parameter = next(module.parameters(), None) if isinstance(module, nn.Module) else None
             if isinstance(module, nn.Module) and parameter is not None:

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lyra.evaluation.judge import PerceptualDistance
 from lyra.evaluation.metrics import psnr, ssim
-from lyra.evaluation.perceptual import PerceptualDistance
 from lyra.evaluation.scores import fill_with_mean, fill_with_nearest, warp_input
 from lyra.geometry.cameras import Cameras
 from lyra.worlds import MovingWorld, moving_pixels, render_moving_world

@@ -11,8 +11,8 @@ from tqdm import tqdm
 from lyra.engine.engine import Engine
 from lyra.engine.paths import preset_paths
 from lyra.errors import LyraError, MissingExtraError
+from lyra.evaluation.judge import PerceptualDistance
 from lyra.evaluation.moving_scores import MovingScores, MovingTruth, dynamic_baselines, film_truth
-from lyra.evaluation.perceptual import PerceptualDistance
 from lyra.evaluation.still_worlds import to_true_scale
 from lyra.files import save_image
 from lyra.files.videos import Video

@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lyra.cache.warp import build_cache, render_cache
+from lyra.evaluation.judge import PerceptualDistance
 from lyra.evaluation.metrics import psnr, ssim
-from lyra.evaluation.perceptual import PerceptualDistance
 from lyra.geometry.cameras import Cameras, look_up, pixel_rays, project, z_depth_factor
 from lyra.geometry.sky import MAX_DEPTH, is_sky
 

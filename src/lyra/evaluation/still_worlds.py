@@ -11,7 +11,7 @@ from tqdm import tqdm
 from lyra.engine.engine import Engine
 from lyra.engine.paths import preset_paths
 from lyra.errors import MissingExtraError
-from lyra.evaluation.perceptual import PerceptualDistance
+from lyra.evaluation.judge import PerceptualDistance
 from lyra.evaluation.scores import Scores, TrueViews, baselines, visible_from
 from lyra.files import save_image
 from lyra.files.photos import Photo

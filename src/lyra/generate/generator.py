@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from lyra.device.memory import DeviceOptions
 from lyra.generate.options import GenerateOptions, TextOptions
@@ -16,7 +16,7 @@ class Generator(Model):
     """A model with the whole chain on top."""
 
     @classmethod
-    def load(cls, name: str | Path) -> Self:
+    def load(cls, name: str | Path) -> "Generator":
         """A bundled model by name ("mini", "smoke"), any model by its folder, or ``owner/name@commit`` of the hub.
 
         Raises:

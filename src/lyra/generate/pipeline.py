@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -214,6 +214,7 @@ def describe_run(decided: Decisions, options: GenerateOptions, timings: Timings)
     return {
         **decided.identity,
         "distances": {name: draw_distance(name, options.seed, options.movement) for name in presets},
+        "placement": asdict(decided.placement),
         "timings": timings.seconds,
         "peak_memory_mb": peak_memory_mb(),
         "packages": {name: version(name) for name in ("lyra", "torch", "diffusers", "numpy")},

@@ -9,8 +9,8 @@ imports only from those before it.
 """
 
 from lyra.worlds.close_ups import sample_close_up
+from lyra.worlds.draws import describe_world, sample_world
 from lyra.worlds.motion import MovingWorld, moving_pixels, render_moving_world, sample_moving_world
-from lyra.worlds.sampling import describe_world, sample_world
 from lyra.worlds.tracing import render_world
 from lyra.worlds.world import INPUT_FOV, Sky, Terrain, World, WorldKind
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.random import Generator
 
 from lyra.worlds.drawing import Draft, camera_rotation, indoor_light, turned
+from lyra.worlds.draws import exposed
 from lyra.worlds.rooms import hang_pictures
-from lyra.worlds.sampling import exposed
 from lyra.worlds.textures import make_atlas
 from lyra.worlds.world import BOX, CYLINDER, ELLIPSOID, World
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from lyra.geometry.cameras import Cameras
 from lyra.geometry.sky import MAX_DEPTH
+from lyra.worlds.draws import _input_camera, _kept, _scaled, sample_world
 from lyra.worlds.patterns import TEXTURE_SIZE
 from lyra.worlds.placing import LOOKS, VIEW_SIZE, find_mover, look_at, objects_depth
-from lyra.worlds.sampling import _input_camera, _kept, _scaled, sample_world
 from lyra.worlds.textures import make_atlas
 from lyra.worlds.tracing import render_world, world_depth
 from lyra.worlds.world import World

@@ -15,6 +15,7 @@ from torch import Tensor
 from lyra.geometry.cameras import Cameras
 from lyra.geometry.sky import MAX_DEPTH
 from lyra.worlds.drawing import Draft, tensor
+from lyra.worlds.draws import _REACH, CLEARANCE, _input_camera, _kept
 from lyra.worlds.intersections import box_gaps
 from lyra.worlds.movers import (
     KEYS,
@@ -30,7 +31,6 @@ from lyra.worlds.movers import (
     make_thing,
     pose,
 )
-from lyra.worlds.sampling import _REACH, CLEARANCE, _input_camera, _kept
 from lyra.worlds.terrain import ground_at, heights_at
 from lyra.worlds.tracing import camera_rays, first_hits, world_depth
 from lyra.worlds.world import BOX, GROUND, INPUT_FOV, World
