@@ -7,8 +7,9 @@ import torch.nn.functional as F
 
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
 from lyra.geometry.gaussians import Gaussians, matrix_from_quaternion, merge, prune, transform
-from lyra.geometry.harmonics import harmonic_basis, seen_from
+from lyra.geometry.harmonics import harmonic_basis
 from lyra.rendering import render
+from lyra.rendering.appearance import seen_from
 from lyra.rendering.oracle import render_oracle
 
 

@@ -12,7 +12,7 @@ from lyra.errors import LyraError
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
 from lyra.geometry.gaussians import Gaussians
 from lyra.simulation.ground import Ground, find_ground
-from lyra.simulation.shots import Shots, own_cameras
+from lyra.simulation.surfaces import Shots, own_cameras
 from lyra.simulation.survey import Survey, by_camera_height, by_estimate, by_known_length, survey
 from lyra.worlds import sample_world
 

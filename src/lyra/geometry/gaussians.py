@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from lyra.geometry.harmonics import rotate_harmonics
+
 
 @dataclass(frozen=True)
 class Gaussians:
@@ -100,9 +102,6 @@ def transform(
     """Applies the similarity ``x -> scale * rotation @ x + translation``."""
     if scale <= 0:
         raise ValueError(f"a similarity needs a positive scale, got {scale}")
-    # Late: harmonics are made of Gaussians.
-    from lyra.geometry.harmonics import rotate_harmonics
-
     turn = quaternion_from_matrix(rotation).expand_as(gaussians.quaternions)
     turned = None if gaussians.harmonics is None else rotate_harmonics(gaussians.harmonics, rotation)
     return Gaussians(

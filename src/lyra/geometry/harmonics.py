@@ -8,8 +8,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra.geometry.gaussians import Gaussians
-
 COEFFICIENTS = {1: 3, 2: 8, 3: 15}
 """Coefficients above degree 0, by the highest degree."""
 
@@ -53,16 +51,6 @@ def degree_of(coefficients: int) -> int:
         if count == coefficients:
             return degree
     raise ValueError(f"{coefficients} spherical harmonics: 3, 8 or 15 are degree 1, 2 or 3")
-
-
-def seen_from(gaussians: Gaussians, center: Float[Tensor, "3"]) -> Gaussians:
-    """Unbatched Gaussians with the colors that they show to a point, and no harmonics left; differentiable."""
-    if gaussians.harmonics is None:
-        return gaussians
-    directions = F.normalize(gaussians.means - center.to(gaussians.means), dim=-1)
-    basis = harmonic_basis(directions, degree_of(gaussians.harmonics.shape[-2]))
-    colors = gaussians.colors + torch.einsum("nk,nkc->nc", basis, gaussians.harmonics)
-    return Gaussians(gaussians.means, gaussians.scales, gaussians.quaternions, gaussians.opacities, colors.clamp(min=0))
 
 
 def rotate_harmonics(

@@ -14,7 +14,7 @@ from lyra.rendering import render
 from lyra.scene.scene import Scene
 from lyra.simulation.collider import Collider, to_world
 from lyra.simulation.mesh import MeshOptions, mesh_shots
-from lyra.simulation.shots import own_cameras, shoot
+from lyra.simulation.surfaces import own_cameras, shoot
 from lyra.simulation.survey import KEY, Survey, survey
 
 NEAR = 0.05

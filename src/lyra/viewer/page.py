@@ -20,7 +20,7 @@ from lyra.files import write_atomically
 from lyra.geometry.cameras import Cameras
 from lyra.geometry.dynamic import DynamicGaussians
 from lyra.geometry.gaussians import Gaussians, merge
-from lyra.geometry.harmonics import seen_from
+from lyra.rendering.appearance import seen_from
 
 NEAR = 0.01
 """Distance of the near plane in scene units."""
