@@ -5,8 +5,10 @@ python recipes/drive_room.py scenes/room -o drive.mp4
 """
 
 import argparse
+import importlib
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +59,7 @@ def main() -> None:
     arguments.add_argument("--start", type=float, nargs=2, default=(0.0, 1.5))
     given = arguments.parse_args()
     try:
-        import mujoco
+        mujoco: Any = importlib.import_module("mujoco")
     except ImportError:
         raise MissingExtraError("mujoco", "simulation", "driving") from None
     sensor = SceneSensor.of(lyra.Scene.load(given.scene).at(0.0), options=MeshOptions(triangles=12_000))

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
-from lyra.geometry.gaussians import Gaussians, matrix_from_quaternion, merge, prune, seen_from, transform
+from lyra.geometry.gaussians import Gaussians, matrix_from_quaternion, merge, prune, transform
 from lyra.geometry.harmonics import harmonic_basis
 from lyra.rendering import render
+from lyra.rendering.appearance import seen_from
 from lyra.rendering.oracle import render_oracle
 
 

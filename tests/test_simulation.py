@@ -12,8 +12,8 @@ from lyra.errors import LyraError
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
 from lyra.geometry.gaussians import Gaussians
 from lyra.simulation.ground import Ground, find_ground
+from lyra.simulation.surfaces import Shots, own_cameras
 from lyra.simulation.survey import Survey, by_camera_height, by_estimate, by_known_length, survey
-from lyra.simulation.viewpoints import Shots, own_cameras
 from lyra.worlds import sample_world
 
 pytest.importorskip("scipy")
@@ -155,6 +155,8 @@ def test_convex_parts_hold_in_mujoco(collider, tmp_path):
     data = mujoco.MjData(model)
     hit = np.zeros(1, np.int32)
     mujoco.mj_forward(model, data)
+    pose = camera_of(data.cam("eye").xpos, data.cam("eye").xmat)
+    np.testing.assert_allclose(pose[:3, 2], [0, 1, 0], atol=1e-6)
     distance = mujoco.mj_ray(model, data, np.array([0.0, 1.6, 1.0]), np.array([0.0, 1.0, 0.0]), None, 1, -1, hit, None)
     assert distance == pytest.approx(2.4, abs=0.08)
     data.ctrl[:] = [0, 1.0, 0]
@@ -162,8 +164,6 @@ def test_convex_parts_hold_in_mujoco(collider, tmp_path):
         mujoco.mj_step(model, data)
     y = float(data.body("robot").xpos[1])
     assert 3.2 < y < 3.95  # it drove to the wall, and no farther
-    pose = camera_of(data.cam("eye").xpos, data.cam("eye").xmat)
-    np.testing.assert_allclose(pose[:3, 2], [0, 1, 0], atol=1e-6)
 
 
 def sensor(collider):
@@ -201,12 +201,13 @@ def test_the_environment_passes_gymnasiums_checker(collider):
     first, _ = drive.reset(seed=3)
     again, _ = drive.reset(seed=3)
     assert np.array_equal(first["rgb"], again["rgb"])
-    total = 0.0
+    ended, total = False, 0.0
     for _ in range(5):
         turn = np.clip(first["goal"][1] / 0.4, -1, 1)
         first, reward, done, cut, _ = drive.step(np.array([1.0, turn], np.float32))
         total += float(reward)
-    assert done or cut
+        ended = ended or done or cut
+    assert ended and math.isfinite(total)
 
 
 def test_usd_has_a_collider(collider, tmp_path):
@@ -224,3 +225,27 @@ def test_usd_has_a_collider(collider, tmp_path):
     assert bodies == ["Collider", "Ground"]
     found = validation.ValidationContext(validation.ValidationRegistry().GetOrLoadAllValidators()).Validate(stage)
     assert [error.GetMessage() for error in found] == []
+
+
+@pytest.mark.slow
+def test_a_walker_in_the_default_scene(tmp_path):
+    from conftest import EXAMPLE
+
+    import lyra
+    from lyra.simulation.mesh import MeshOptions
+    from lyra.simulation.sensor import SceneSensor
+    from lyra.simulation.walker import Walker
+
+    scene = lyra.load("mini").generate(EXAMPLE, tmp_path / "room")
+    place = SceneSensor.of(scene, options=MeshOptions(triangles=12_000)).collider
+    start = Walker.at(place, 0.0, 1.7)
+    assert start.stands(place)
+    for seed in range(4):
+        rng, walker = np.random.default_rng(seed), start
+        for _ in range(40):
+            walker, _ = walker.moved(place, rng.uniform(-0.4, 0.4, 2))
+            # Neither through the floor nor in the air: what is under it is at its foot.
+            height, _ = place.ground_height(walker.place[None], walker.foot + 0.3)
+            assert abs(walker.foot - height[0]) < 0.12 and walker.foot > -0.2 and walker.stands(place)
+    walker, bumped = start.moved(place, np.array([0.0, 5.0]))
+    assert bumped and walker.place[1] < 4.5  # the room's back wall

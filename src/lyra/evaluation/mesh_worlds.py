@@ -23,7 +23,7 @@ from lyra.geometry.gaussians import Gaussians, matrix_from_quaternion
 from lyra.geometry.sky import SKY_FROM
 from lyra.simulation.ground import surface_points
 from lyra.simulation.mesh import Mesh, mesh_scene
-from lyra.simulation.viewpoints import Shots, own_cameras
+from lyra.simulation.surfaces import Shots, own_cameras
 from lyra.worlds import render_world, sample_world
 from lyra.worlds.tracing import world_depth
 from lyra.worlds.world import INPUT_FOV, World

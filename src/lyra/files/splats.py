@@ -141,7 +141,7 @@ def _read_lines(path: Path, header: "_Header", file: BufferedIOBase) -> np.ndarr
     _require_count(path, len(table), header.count)
     if table.shape[1] != len(header.names):
         raise LyraError(f"{path} has rows of {table.shape[1]} numbers for {len(header.names)} columns: make it again")
-    return np.rec.fromarrays(table.T, names=",".join(header.names))
+    return np.rec.fromarrays(table.T, dtype=[(name, np.float64) for name in header.names])
 
 
 def read_elements(path: Path) -> dict[str, np.ndarray]:

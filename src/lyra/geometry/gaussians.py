@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from lyra.geometry.harmonics import degree_of, harmonic_basis, rotate_harmonics
+from lyra.geometry.harmonics import rotate_harmonics
 
 
 @dataclass(frozen=True)
@@ -118,16 +118,6 @@ def covariances(gaussians: Gaussians) -> Float[Tensor, "*batch splat 3 3"]:
     """World-space covariance matrices R S S^T R^T."""
     axes = matrix_from_quaternion(gaussians.quaternions) * gaussians.scales[..., None, :]
     return axes @ axes.mT
-
-
-def seen_from(gaussians: Gaussians, center: Float[Tensor, "3"]) -> Gaussians:
-    """Unbatched Gaussians with the colors that they show to a point, and no harmonics left; differentiable."""
-    if gaussians.harmonics is None:
-        return gaussians
-    directions = F.normalize(gaussians.means - center.to(gaussians.means), dim=-1)
-    basis = harmonic_basis(directions, degree_of(gaussians.harmonics.shape[-2]))
-    colors = gaussians.colors + torch.einsum("nk,nkc->nc", basis, gaussians.harmonics)
-    return Gaussians(gaussians.means, gaussians.scales, gaussians.quaternions, gaussians.opacities, colors.clamp(min=0))
 
 
 def matrix_from_quaternion(quaternions: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:

@@ -13,8 +13,8 @@ from lyra.scene.scene import Scene
 from lyra.simulation.collider import Collider, to_world
 from lyra.simulation.mesh import Mesh, MeshOptions, mesh_shots, save_mesh
 from lyra.simulation.mujoco_model import save_mjcf
+from lyra.simulation.surfaces import Shots, own_cameras, shoot
 from lyra.simulation.survey import KEY, ScaleOptions, Survey, by_camera_height, by_estimate, by_known_length, survey
-from lyra.simulation.viewpoints import Shots, own_cameras, shoot
 
 COLLIDER_TRIANGLES = 12_000
 _PLAIN = MeshOptions()

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int
 
 from lyra.errors import LyraError, MissingExtraError
-from lyra.simulation.viewpoints import Shots
+from lyra.simulation.surfaces import Shots
 
 APEX = 0.7
 """Scene units behind the input camera; the farthest trajectory backs by 0.4."""

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra.errors import LyraError
-from lyra.simulation.viewpoints import Shots
+from lyra.simulation.surfaces import Shots
 
 STEEPEST = 40.0
 """Degrees by which the camera's own up may differ from the scene's."""

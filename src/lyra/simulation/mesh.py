@@ -14,7 +14,7 @@ from lyra.geometry.cameras import Cameras, look_up, project
 from lyra.geometry.gaussians import Gaussians
 from lyra.simulation.fusion import choose_grid, close_ground, extract, fuse
 from lyra.simulation.ground import Ground, find_ground
-from lyra.simulation.viewpoints import Shots, own_cameras, shoot
+from lyra.simulation.surfaces import Shots, own_cameras, shoot
 
 
 @dataclass(frozen=True)

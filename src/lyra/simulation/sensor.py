@@ -14,8 +14,8 @@ from lyra.rendering import render
 from lyra.scene.scene import Scene
 from lyra.simulation.collider import Collider, to_world
 from lyra.simulation.mesh import MeshOptions, mesh_shots
+from lyra.simulation.surfaces import own_cameras, shoot
 from lyra.simulation.survey import KEY, Survey, survey
-from lyra.simulation.viewpoints import own_cameras, shoot
 
 NEAR = 0.05
 """Metres before which the camera sees nothing."""

@@ -14,7 +14,7 @@ from lyra.errors import LyraError
 from lyra.files.atomic import write_atomically
 from lyra.geometry.gaussians import Gaussians, transform
 from lyra.simulation.ground import Ground, find_ground
-from lyra.simulation.viewpoints import Shots
+from lyra.simulation.surfaces import Shots
 
 KEY = "survey"
 """Under which ``scene.json`` keeps it."""

@@ -12,8 +12,9 @@ import torch
 
 from lyra.errors import LyraError, MissingExtraError
 from lyra.geometry.cameras import Cameras
-from lyra.geometry.gaussians import Gaussians, covariances, matrix_from_quaternion, seen_from
+from lyra.geometry.gaussians import Gaussians, covariances, matrix_from_quaternion
 from lyra.rendering import render
+from lyra.rendering.appearance import seen_from
 from lyra.viewer.page import BACKGROUND, NEAR, middle_depth
 
 LOOPBACK = "127.0.0.1"

@@ -19,7 +19,7 @@ from lyra.files import write_atomically
 from lyra.files.strict_json import to_json
 from lyra.geometry.cameras import Cameras
 from lyra.geometry.dynamic import DynamicGaussians
-from lyra.geometry.gaussians import Gaussians, merge, seen_from
+from lyra.geometry.gaussians import Gaussians, merge
 
 NEAR = 0.01
 """Distance of the near plane in scene units."""

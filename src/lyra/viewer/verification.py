@@ -17,9 +17,10 @@ from torch import Tensor
 from lyra.errors import LyraError, MissingExtraError
 from lyra.files import load_image, save_image
 from lyra.geometry.cameras import Cameras
-from lyra.geometry.gaussians import Gaussians, seen_from
+from lyra.geometry.gaussians import Gaussians
 from lyra.geometry.trajectories import fly_through
 from lyra.rendering import render
+from lyra.rendering.appearance import seen_from
 from lyra.scene.scene import Scene
 from lyra.viewer.page import BACKGROUND, write_viewer
 
