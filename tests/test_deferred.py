@@ -21,7 +21,7 @@ def gradients_of(renderer, gaussians, cameras, names):
     # Not a sum over views: each view's gradient depends on the others.
     loss = rendering.color.mean(0).square().sum() + (rendering.depth * rendering.alpha.mean(0)).square().sum()
     loss.backward()
-    return rendering, [background.grad, *(getattr(leaves, name).grad for name in vars(gaussians))]
+    return rendering, [background.grad, *(getattr(leaves, name).grad for name in gaussians.tensors())]
 
 
 @pytest.mark.parametrize("names", [("means", "scales", "quaternions", "opacities", "colors"), ("colors",)])
