@@ -15,8 +15,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lyra.formats import load_tensors, save_tensors
+from lyra.worlds.furnished import Furnisher
 from lyra.worlds.map_views import View, map_views
 from lyra.worlds.maps import MapArchive, held_out
+from lyra.worlds.room_views import room_views
 
 NEAREST, FARTHEST = 0.02, 1000.0
 """Metres; what is farther is sky."""
@@ -95,3 +97,17 @@ def render_maps(archive: MapArchive, folder: Path, seed: int = 0, only: Callable
         mesh, spawns = archive.load(name, daylight=bool((index + seed) % 4))
         count = int(np.clip(len(mesh) // TRIANGLES_PER_VIEW, 1, MOST_VIEWS))
         save_views(map_views(mesh, spawns, count, seed * 10_000 + int(index)), path)
+
+
+FIRST_HELD_OUT_ROOM = 900_000
+"""Seeds of rooms from here on are for measuring."""
+VIEWS_PER_ROOM = 7
+
+
+def render_rooms(furnisher: Furnisher, folder: Path, seeds: Sequence[int]) -> None:
+    """Views of furnished rooms, one file a room; what is there stays."""
+    for seed in tqdm(seeds, desc="rooms", mininterval=10):
+        part = "held_out" if seed >= FIRST_HELD_OUT_ROOM else "training"
+        path = folder / part / f"{seed:06d}.safetensors"
+        if not path.exists():
+            save_views(room_views(furnisher, seed, VIEWS_PER_ROOM), path)
