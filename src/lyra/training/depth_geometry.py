@@ -6,7 +6,6 @@ step, and a common factor of w changes nothing.
 """
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -81,14 +80,16 @@ def normals_from_depth(
     height, width = log_depth.shape[1:]
     inner = inverse[:, step : height - step, step : width - step]
     scale = (focal / (2 * step))[:, None, None]
-    across = (inverse[:, step : height - step, 2 * step :] - inverse[:, step : height - step, : width - 2 * step]) * scale
+    across = (
+        inverse[:, step : height - step, 2 * step :] - inverse[:, step : height - step, : width - 2 * step]
+    ) * scale
     down = (inverse[:, 2 * step :, step : width - step] - inverse[:, : height - 2 * step, step : width - step]) * scale
     rows = torch.arange(step, height - step, device=inverse.device) + 0.5
     columns = torch.arange(step, width - step, device=inverse.device) + 0.5
     x = (columns[None] - center[:, :1]) / focal[:, None]
     y = (rows[None] - center[:, 1:]) / focal[:, None]
     normal = torch.stack([across, down, inner - x[:, None] * across - y[:, :, None] * down], 1)
-    return F.normalize(normal, dim=1, eps=1e-6)
+    return normal * (normal.square().sum(1, keepdim=True) + 1e-12).rsqrt()
 
 
 def unbroken(
@@ -101,8 +102,8 @@ def unbroken(
     across = inverse[:, step : height - step, 2 * step :] + inverse[:, step : height - step, : width - 2 * step]
     down = inverse[:, 2 * step :, step : width - step] + inverse[:, : height - 2 * step, step : width - step]
     bent = torch.maximum((across - 2 * inner).abs(), (down - 2 * inner).abs())
-    around = -F.max_pool2d(-valid[:, None].float(), 2 * step + 1, stride=1)[:, 0]
-    return (bent < _BROKEN * inner) & (around > 0)
+    # Where nothing is known inverse depth is 0, which no surface comes to.
+    return bent < _BROKEN * inner
 
 
 def normal_error(

@@ -1,4 +1,4 @@
-"""The depth network learns real rooms: from maps and furnished rooms with exact depth, and from a weak teacher's labels.
+"""The depth network learns real rooms: from exact depth of maps and rooms, and from a weak teacher's labels.
 
 Every step takes pictures of several pools, brings them to one shape, changes their colors as cameras do, and compares
 size, edges and normals of what the network says with what is known.
@@ -17,7 +17,7 @@ from lyra.training.depth_geometry import align_log_depth, edge_error, normal_err
 from lyra.training.depth_pictures import DepthPictures, decode_depth
 from lyra.trajectories import noise_generator
 
-SHAPES = ((192, 256), (192, 256), (224, 288), (256, 192), (192, 192), (160, 256))
+SHAPES = ((192, 256), (160, 224), (224, 288), (224, 160), (192, 192), (160, 256))
 """Heights and widths that steps are taken at, multiples of 32."""
 
 
@@ -25,7 +25,7 @@ SHAPES = ((192, 256), (192, 256), (224, 288), (256, 192), (192, 192), (160, 256)
 class LessonConfig:
     """What the loss is made of."""
 
-    batch: int = 8
+    batch: int = 6
     seed: int = 0
     shapes: tuple[tuple[int, int], ...] = SHAPES
     size_weight: float = 3.0
@@ -132,9 +132,7 @@ def draw_lesson(pools: Sequence[Pool], config: LessonConfig, generator: Generato
 
 def crop(
     pictures: DepthPictures, index: int, height: int, width: int, generator: Generator
-) -> tuple[
-    Float[Tensor, "3 height width"], Float[Tensor, "height width"], Float[Tensor, ""], Float[Tensor, "2"]
-]:
+) -> tuple[Float[Tensor, "3 height width"], Float[Tensor, "height width"], Float[Tensor, ""], Float[Tensor, "2"]]:
     """A window of a picture at another size, maybe mirrored: image in [0, 1], depth, focal length, principal point.
 
     Inverse depth is interpolated, which keeps planes plane; between two things the nearest pixel counts.

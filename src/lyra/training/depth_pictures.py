@@ -101,7 +101,7 @@ def render_maps(archive: MapArchive, folder: Path, seed: int = 0, only: Callable
 
 FIRST_HELD_OUT_ROOM = 900_000
 """Seeds of rooms from here on are for measuring."""
-VIEWS_PER_ROOM = 7
+VIEWS_PER_ROOM = 9
 
 
 def render_rooms(furnisher: Furnisher, folder: Path, seeds: Sequence[int]) -> None:

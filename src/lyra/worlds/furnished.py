@@ -5,13 +5,13 @@ Rooms are in metres: x across, y down with the floor at 0, z deep; the corner is
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from lyra.worlds.furniture import Furniture, FurnitureStore, Model
+from lyra.worlds.interiors import Room, Top, box_triangles, round_triangles, turn
 from lyra.worlds.maps import MapArchive
-from lyra.worlds.meshes import Mesh, build_textures, mip_chain, unlit_mesh
+from lyra.worlds.meshes import mip_chain
 
 _ROOM_KINDS = {
     "kitchen": (("Kitchen", 1.0), ("Miscellaneous", 0.2)),
@@ -23,98 +23,6 @@ _ROOM_KINDS = {
 _KIND_SHARES = (0.45, 0.25, 0.1, 0.13, 0.07)
 _SMALL_M, _TALLEST_ON_TOP_M = 0.5, 0.55
 _CATEGORIES_ON_TOP = ("Kitchen", "Miscellaneous", "Office", "Living room", "Bathroom")
-
-
-@dataclass(frozen=True)
-class Top:
-    """A level surface that things stand on."""
-
-    x: float
-    z: float
-    half_width: float
-    half_depth: float
-    yaw: float
-    height: float
-    """Metres above the floor."""
-
-
-@dataclass
-class Room:
-    """A room while it is filled."""
-
-    width: float
-    depth: float
-    height: float
-    random: np.random.Generator
-    chains: list = field(default_factory=list)
-    parts: list = field(default_factory=list)
-    footprints: list = field(default_factory=list)
-    """Of what stands on the floor: left, near, right, far."""
-    tops: list = field(default_factory=list)
-    windows: list = field(default_factory=list)
-    """Places just inside."""
-    _numbers: dict = field(default_factory=dict)
-
-    def texture(self, name: object, chain: list) -> int:
-        """The number of a texture, added on first use."""
-        if name not in self._numbers:
-            self._numbers[name] = len(self.chains)
-            self.chains.append(chain)
-        return self._numbers[name]
-
-    def add(self, vertices: np.ndarray, uv: np.ndarray, texture: np.ndarray, tint: np.ndarray) -> None:
-        """Triangles, all of one surface where ``tint`` is one color."""
-        self.parts.append((vertices, uv, np.broadcast_to(texture, len(vertices)), np.broadcast_to(tint, (len(vertices), 3))))
-
-    def free(self, left: float, near: float, right: float, far: float, gap: float = 0.0) -> bool:
-        """Whether nothing stands in a rectangle of the floor."""
-        if left < 0 or near < 0 or right > self.width or far > self.depth:
-            return False
-        return all(
-            right + gap < a or left - gap > c or far + gap < b or near - gap > d for a, b, c, d in self.footprints
-        )
-
-    def mesh(self) -> Mesh:
-        """All of it."""
-        surface = np.concatenate([np.full(len(part[0]), index) for index, part in enumerate(self.parts)])
-        columns = [np.concatenate([np.asarray(part[k]) for part in self.parts]) for k in range(4)]
-        return unlit_mesh(columns[0], columns[1], columns[2], columns[3], surface, build_textures(self.chains))
-
-
-def turn(points: np.ndarray, yaw: float) -> np.ndarray:
-    """Points turned about the vertical: +z goes to +x at a quarter turn."""
-    cos, sin = math.cos(yaw), math.sin(yaw)
-    x, z = points[..., 0], points[..., 2]
-    return np.stack([cos * x + sin * z, points[..., 1], cos * z - sin * x], -1)
-
-
-def box_triangles(half: Sequence[float], repeat_m: float) -> tuple[np.ndarray, np.ndarray]:
-    """The 12 triangles of a box around the origin, and texture positions that repeat every so many metres."""
-    faces, places = [], []
-    for axis in range(3):
-        u, v = [(2, 1), (0, 2), (0, 1)][axis]
-        for sign in (-1, 1):
-            corners = np.zeros((4, 3))
-            corners[:, axis] = sign * half[axis]
-            corners[:, u] = np.array([-1, 1, 1, -1]) * half[u]
-            corners[:, v] = np.array([-1, -1, 1, 1]) * half[v]
-            for fan in ((0, 1, 2), (0, 2, 3)):
-                faces.append(corners[list(fan)])
-                places.append(corners[list(fan)][:, [u, v]] / repeat_m)
-    return np.array(faces), np.array(places)
-
-
-def round_triangles(radii: Sequence[float], heights: Sequence[float], sides: int = 14) -> np.ndarray:
-    """A turned body about the vertical, foot at y = 0: radii at heights, closed at the top."""
-    angle = np.arange(sides + 1) * 2 * math.pi / sides
-    rings = [np.stack([r * np.cos(angle), np.full(sides + 1, -h), r * np.sin(angle)], -1) for r, h in zip(radii, heights, strict=True)]
-    rings.append(np.broadcast_to(np.array([0.0, -heights[-1], 0.0]), (sides + 1, 3)))
-    faces = []
-    for low, high in zip(rings[:-1], rings[1:], strict=True):
-        for k in range(sides):
-            faces.append([low[k], low[k + 1], high[k + 1]])
-            faces.append([low[k], high[k + 1], high[k]])
-    return np.array(faces)
 
 
 class Furnisher:
@@ -129,24 +37,34 @@ class Furnisher:
             "wood": _named(names, ("wood", "planks", "table")),
             "door": _named(names, ("door0", "door_")),
             "picture": _named(names, ("tex_pics/",)),
-            "any": _named(names, ("box0", "books", "shop/", "tetra", "tin0", "textil", "metal", "marble", "carpet", "tex_pics")),
+            "any": _named(
+                names, ("box0", "books", "shop/", "tetra", "tin0", "textil", "metal", "marble", "carpet", "tex_pics")
+            ),
         }
         entries = store.entries
         self.standing = {
             kind: [
                 e
                 for e in entries
-                if e.category == kind and not e.opening and e.elevation < 0.05 and 0.25 < e.size[1] < 2.4 and e.size[0] < 2.8
+                if e.category == kind
+                and not e.opening
+                and e.elevation < 0.05
+                and 0.25 < e.size[1] < 2.4
+                and e.size[0] < 2.8
             ]
             for kind in {c for parts in _ROOM_KINDS.values() for c, _ in parts}
         }
         self.hanging = [
-            e for e in entries if e.elevation > 0.5 and not e.opening and e.category in _CATEGORIES_ON_TOP and e.size[2] < 0.7
+            e
+            for e in entries
+            if e.elevation > 0.5 and not e.opening and e.category in _CATEGORIES_ON_TOP and e.size[2] < 0.7
         ]
         self.small = [
             e
             for e in entries
-            if e.category in _CATEGORIES_ON_TOP and max(e.size[0], e.size[2]) < _SMALL_M and 0.02 < e.size[1] < _TALLEST_ON_TOP_M
+            if e.category in _CATEGORIES_ON_TOP
+            and max(e.size[0], e.size[2]) < _SMALL_M
+            and 0.02 < e.size[1] < _TALLEST_ON_TOP_M
         ]
         self.openings = [e for e in entries if e.opening and e.size[1] > 0.4]
         self.people = [e for e in entries if e.category == "Characters" and e.size[1] > 0.8]
@@ -161,7 +79,9 @@ class Furnisher:
         """Nearly white, a little spotted."""
         key = ("plain", int(room.random.integers(4)))
         noise = np.random.default_rng(key[1]).normal(238, 1.5 + 2 * key[1], (64, 64, 1)).clip(0, 255)
-        return room.texture(key, mip_chain(np.concatenate([noise.repeat(3, 2), np.full((64, 64, 1), 255)], 2).astype(np.uint8)))
+        return room.texture(
+            key, mip_chain(np.concatenate([noise.repeat(3, 2), np.full((64, 64, 1), 255)], 2).astype(np.uint8))
+        )
 
     def furnish(self, seed: int) -> Room:
         """A whole room; the same for the same seed."""
@@ -180,7 +100,16 @@ class Furnisher:
         self._clutter(room)
         return room
 
-    def box(self, room: Room, center: Sequence[float], half: Sequence[float], yaw: float, texture: int, tint: object, repeat_m: float = 1.0) -> None:
+    def box(
+        self,
+        room: Room,
+        center: Sequence[float],
+        half: Sequence[float],
+        yaw: float,
+        texture: int,
+        tint: object,
+        repeat_m: float = 1.0,
+    ) -> None:
         """A box; y of ``center`` is its middle."""
         faces, places = box_triangles(half, repeat_m)
         room.add(turn(faces, yaw) + np.asarray(center), places, np.array(texture), np.asarray(tint))
@@ -195,7 +124,10 @@ class Furnisher:
         )
         tints = model.tints * (1 if room.random.random() < 0.6 else room.random.uniform(0.5, 1.3, 3))
         room.add(
-            turn(model.vertices * scale, yaw) + [x, y, z], model.uv, numbers[model.material], tints[model.material]
+            turn(model.vertices * scale, yaw) + np.array([x, y, z]),
+            model.uv,
+            numbers[model.material],
+            tints[model.material],
         )
 
     def _shell(self, room: Room) -> None:
@@ -215,7 +147,12 @@ class Furnisher:
         self.box(room, (w / 2, -h - 0.05, d / 2), (w / 2, 0.05, d / 2), 0, self.plain(room), _pale(random, 0.85), 2.0)
         if random.random() < 0.6:
             tint, texture = _pale(random, 0.5), self.plain(room)
-            for x, z, a, b in ((w / 2, 0.01, w / 2, 0.01), (w / 2, d - 0.01, w / 2, 0.01), (0.01, d / 2, 0.01, d / 2), (w - 0.01, d / 2, 0.01, d / 2)):
+            for x, z, a, b in (
+                (w / 2, 0.01, w / 2, 0.01),
+                (w / 2, d - 0.01, w / 2, 0.01),
+                (0.01, d / 2, 0.01, d / 2),
+                (w - 0.01, d / 2, 0.01, d / 2),
+            ):
                 self.box(room, (x, -0.05, z), (a, 0.05, b), 0, texture, tint)
 
     def _wall_place(self, room: Room, wall: int, along: float, deep: float) -> tuple[float, float, float]:
@@ -231,7 +168,9 @@ class Furnisher:
     def _wall_length(self, room: Room, wall: int) -> float:
         return room.width if wall in (0, 2) else room.depth
 
-    def _stand(self, room: Room, wall: int, along: float, width: float, depth: float, gap: float = 0.0) -> tuple[float, float, float] | None:
+    def _stand(
+        self, room: Room, wall: int, along: float, width: float, depth: float, gap: float = 0.0
+    ) -> tuple[float, float, float] | None:
         """Where something of that size stands at a wall, if there is room; takes the floor."""
         x, z, yaw = self._wall_place(room, wall, along, depth / 2 + 0.02)
         a, b = (width / 2, depth / 2) if wall in (0, 2) else (depth / 2, width / 2)
@@ -260,7 +199,11 @@ class Furnisher:
         self.box(room, (x, -high / 2, z), ((end - start) / 2, high / 2, deep / 2 - 0.03), yaw, front, tint * 0.7)
         self.box(room, (x, -high - 0.02, z), ((end - start) / 2, 0.02, deep / 2), yaw, slab, slab_tint)
         room.tops.append(Top(x, z, (end - start) / 2, deep / 2, yaw, high + 0.04))
-        above, bottom, top = random.random() < 0.75, random.uniform(1.3, 1.5), random.uniform(1.9, min(2.3, room.height))
+        above, bottom, top = (
+            random.random() < 0.75,
+            random.uniform(1.3, 1.5),
+            random.uniform(1.9, min(2.3, room.height)),
+        )
         count = max(1, round((end - start) / random.uniform(0.4, 0.65)))
         step = (end - start) / count
         for k in range(count):
@@ -279,23 +222,41 @@ class Furnisher:
         for wall in range(4):
             length = self._wall_length(room, wall)
             if random.random() < 0.35:
-                along, high, half = random.uniform(0.5, max(0.51, length - 0.5)), random.uniform(1.95, 2.1), random.uniform(0.38, 0.48)
+                along, high, half = (
+                    random.uniform(0.5, max(0.51, length - 0.5)),
+                    random.uniform(1.95, 2.1),
+                    random.uniform(0.38, 0.48),
+                )
                 x, z, yaw = self._wall_place(room, wall, along, 0.02)
                 texture = self.surface(room, "door") if random.random() < 0.6 else self.plain(room)
                 faces, _ = box_triangles((half, high / 2, 0.025), 1)
                 places = np.concatenate([faces[..., :1] / (2 * half) + 0.5, faces[..., 1:2] / high + 0.5], -1)
-                room.add(turn(faces, yaw) + [x, -high / 2, z], places, np.array(texture), _pale(random, 0.5))
+                room.add(turn(faces, yaw) + np.array([x, -high / 2, z]), places, np.array(texture), _pale(random, 0.5))
             elif random.random() < 0.5:
                 along, half = random.uniform(0.6, max(0.61, length - 0.6)), random.uniform(0.3, 0.9)
                 bottom, top = random.uniform(0.8, 1.1), random.uniform(1.8, 2.15)
                 x, z, yaw = self._wall_place(room, wall, along, 0.01)
-                self.box(room, (x, -(bottom + top) / 2, z), (half, (top - bottom) / 2, 0.012), yaw, self.plain(room), random.uniform(1.0, 3.0) * np.ones(3))
+                self.box(
+                    room,
+                    (x, -(bottom + top) / 2, z),
+                    (half, (top - bottom) / 2, 0.012),
+                    yaw,
+                    self.plain(room),
+                    random.uniform(1.0, 3.0) * np.ones(3),
+                )
                 for side in (-1, 0, 1):
                     fx, fz, _ = self._wall_place(room, wall, along + side * half, 0.03)
-                    self.box(room, (fx, -(bottom + top) / 2, fz), (0.03, (top - bottom) / 2, 0.03), yaw, self.plain(room), np.ones(3) * 0.9)
+                    self.box(
+                        room,
+                        (fx, -(bottom + top) / 2, fz),
+                        (0.03, (top - bottom) / 2, 0.03),
+                        yaw,
+                        self.plain(room),
+                        np.ones(3) * 0.9,
+                    )
                 for y in (bottom, top):
                     self.box(room, (x, -y, z), (half + 0.03, 0.03, 0.05), yaw, self.plain(room), np.ones(3) * 0.9)
-                room.windows.append(self._wall_place(room, wall, along, 0.35)[:2] + (-(bottom + top) / 2,))
+                room.windows.append((*self._wall_place(room, wall, along, 0.35)[:2], -(bottom + top) / 2))
 
     def _along_walls(self, room: Room, kind: str) -> None:
         random = room.random
@@ -348,7 +309,9 @@ class Furnisher:
                     self.box(room, (x + foot[0], -high / 2, z + foot[2]), (leg, high / 2, leg), yaw, texture, tint)
             room.tops.append(Top(x, z, width / 2, depth / 2, yaw, high + 0.02))
             for _ in range(int(random.integers(0, 5))):
-                chairs = [e for e in self.store.entries if "hair" in e.name and e.category != "Characters" and e.size[1] < 1.3]
+                chairs = [
+                    e for e in self.store.entries if "hair" in e.name and e.category != "Characters" and e.size[1] < 1.3
+                ]
                 model = self.store.model(chairs[int(random.integers(len(chairs)))])
                 if model is not None:
                     angle = random.uniform(0, 2 * math.pi)
@@ -370,7 +333,7 @@ class Furnisher:
                 texture = self.surface(room, "picture")
                 faces, _ = box_triangles((half, high, 0.015), 1)
                 places = np.concatenate([faces[..., :1] / (2 * half) + 0.5, faces[..., 1:2] / (2 * high) + 0.5], -1)
-                room.add(turn(faces, yaw) + [x, -up, z], places, np.array(texture), np.ones(3) * 0.9)
+                room.add(turn(faces, yaw) + np.array([x, -up, z]), places, np.array(texture), np.ones(3) * 0.9)
             elif choice < 0.75:
                 half, deep = random.uniform(0.2, 0.7), random.uniform(0.1, 0.17)
                 x, z, yaw = self._wall_place(room, wall, along, deep)
@@ -388,7 +351,14 @@ class Furnisher:
         if random.random() < 0.4:
             half = random.uniform(0.4, 1.2, 2)
             center = (random.uniform(0.5, room.width - 0.5), -0.004, random.uniform(0.5, room.depth - 0.5))
-            self.box(room, center, (half[0], 0.004, half[1]), random.normal(0, 0.1), self.surface(room, "floor"), _pale(random, 0.2))
+            self.box(
+                room,
+                center,
+                (half[0], 0.004, half[1]),
+                random.normal(0, 0.1),
+                self.surface(room, "floor"),
+                _pale(random, 0.2),
+            )
         if random.random() < 0.12 and self.people:
             entry = self.people[int(random.integers(len(self.people)))]
             model, stand = self.store.model(entry), self._stand_free(room, 0.5, 0.4)
@@ -436,7 +406,7 @@ class Furnisher:
         else:
             faces = round_triangles([radius, radius], [0, high])
         places = np.stack([np.arctan2(faces[..., 2], faces[..., 0]) / math.pi, faces[..., 1] / high], -1)
-        room.add(faces + [x, y, z], places, np.array(texture), tint)
+        room.add(faces + np.array([x, y, z]), places, np.array(texture), tint)
 
 
 def _named(names: Sequence[str], parts: Sequence[str]) -> list[str]:

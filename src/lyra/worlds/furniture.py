@@ -1,7 +1,7 @@
 """Furniture of Sweet Home 3D: catalogues of OBJ models at their real size.
 
-The files are those of the Debian package ``sweethome3d-furniture`` (CC-BY, CC0 and Free Art, by model). They are rendered
-for training; neither they nor renderings of them are part of lyra.
+The files are those of the Debian package ``sweethome3d-furniture`` (CC-BY, CC0 and Free Art, by model). They are
+rendered for training; neither they nor renderings of them are part of lyra.
 """
 
 import io
@@ -19,7 +19,7 @@ from PIL import Image
 from lyra.errors import LyraError
 from lyra.worlds.meshes import mip_chain
 
-_LARGEST_FILE = 3_000_000
+_LARGEST_FILE = 700_000
 """Bytes of an OBJ file; what is larger (mostly trees) would take most of the time."""
 _LARGEST_TEXTURE = 256
 _CLEAR = 0.6

@@ -61,21 +61,25 @@ def light_surfaces(
     light = ambient * close_corners(surfaces.depth, surfaces.triangle, normals, lens.focal)[..., None]
     for lamp in lamps:
         center = lens.rotation @ (lamp.place - lens.center)
-        light = light + _shine(
-            surfaces.depth,
-            surfaces.triangle,
-            normals,
-            lens.focal,
-            center,
-            np.ascontiguousarray(lens.rotation.T),
-            lamp.depth,
-            softness,
-        )[..., None] * lamp.color
+        light = (
+            light
+            + _shine(
+                surfaces.depth,
+                surfaces.triangle,
+                normals,
+                lens.focal,
+                center,
+                np.ascontiguousarray(lens.rotation.T),
+                lamp.depth,
+                softness,
+            )[..., None]
+            * lamp.color
+        )
     return light
 
 
 @njit(cache=True)
-def _shine(depth, triangle, normals, focal, lamp, to_world, seen, softness):  # noqa: PLR0913
+def _shine(depth, triangle, normals, focal, lamp, to_world, seen, softness):  # noqa: C901
     """Share of one lamp's light at every pixel."""
     height, width = depth.shape
     result = np.zeros((height, width), np.float32)

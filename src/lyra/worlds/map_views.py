@@ -79,8 +79,8 @@ def standing_places(
 def worth(mesh: Mesh, surfaces: Surfaces, lens: Lens) -> float:
     """How much a view shows: the number of its surfaces, or 0 where the camera is badly placed.
 
-    Bad are views from inside a solid (backs of faces), into the void below the horizon, of something before the lens, and
-    of hardly anything.
+    Bad are views from inside a solid (backs of faces), into the void below the horizon, of something before the lens,
+    and of hardly anything.
     """
     hit = surfaces.triangle >= 0
     if hit.mean() < 0.5:
@@ -96,7 +96,7 @@ def worth(mesh: Mesh, surfaces: Surfaces, lens: Lens) -> float:
     falling = (rays / np.linalg.norm(rays, axis=-1, keepdims=True)) @ lens.rotation[:, 1] > 0.03
     if falling.sum() > 0.01 * hit.size:
         return 0.0
-    faces, pixels = np.unique(mesh.surface[surfaces.triangle[hit]], return_counts=True)
+    _, pixels = np.unique(mesh.surface[surfaces.triangle[hit]], return_counts=True)
     seen = (pixels >= 3).sum()
     return float(seen) if seen >= _FEWEST_SURFACES and pixels.max() < 0.7 * hit.size else 0.0
 

@@ -201,7 +201,12 @@ def map_mesh(
         parts["v"].append(to_camera_axes(points)[fan])
         parts["uv"].append((texel / sizes[face["texture"]])[fan])
         parts["luxel"].append((texel / spacing - low)[fan])
-        for key, value in (("texture", number[face["texture"]]), ("surface", surface), ("offset", offset), ("size", size)):
+        for key, value in (
+            ("texture", number[face["texture"]]),
+            ("surface", surface),
+            ("offset", offset),
+            ("size", size),
+        ):
             parts[key] += [value] * len(fan)
     if not parts["v"]:
         raise LyraError(f"{file.name} shows nothing")

@@ -1,8 +1,8 @@
 """A z-buffer for textured triangles: exact z-depth, normals, filtered textures and stored light at every pixel.
 
 A triangle is drawn by homogeneous edge functions: with its corners as the columns of M, the ray d = (x, y, 1) of a
-pixel meets its plane at the weights b = z M^-1 d, which add up to 1, so that 1 / z is the sum of M^-1 d and nothing needs
-to be clipped.
+pixel meets its plane at the weights b = z M^-1 d, which add up to 1, so that 1 / z is the sum of M^-1 d and nothing
+needs to be clipped.
 
 Source: Olano & Greer 1997, Triangle scan conversion using 2D homogeneous coordinates.
 """
@@ -103,9 +103,7 @@ def surface_colors(mesh: Mesh, lens: Lens, surfaces: Surfaces) -> Float[np.ndarr
 
 def stored_light(mesh: Mesh, surfaces: Surfaces) -> Float[np.ndarray, "height width 3"]:
     """Stored light in [0, 1] at every pixel; 0.5 where a triangle has none."""
-    return _light(
-        surfaces.triangle, surfaces.weights, mesh.light, mesh.light_offset, mesh.light_size, mesh.light_uv
-    )
+    return _light(surfaces.triangle, surfaces.weights, mesh.light, mesh.light_offset, mesh.light_size, mesh.light_uv)
 
 
 @njit(cache=True)
@@ -155,7 +153,7 @@ def _is_hole(u: float, v: float, texture: int, texels: np.ndarray, offsets: np.n
 
 
 @njit(cache=True)
-def _rasterize(seen, uv, texture, texels, offsets, sizes, holes, focal, height, width):  # noqa: PLR0913
+def _rasterize(seen, uv, texture, texels, offsets, sizes, holes, focal, height, width):
     depth = np.full((height, width), np.inf, np.float32)
     triangle = np.full((height, width), NOTHING, np.int32)
     weights = np.zeros((height, width, 2), np.float32)
@@ -212,7 +210,7 @@ def _bilinear(u, v, texture, level, texels, offsets, sizes, out, share):
 
 
 @njit(cache=True)
-def _shade(triangle, depth, gradients, uv, texture, tint, texels, offsets, sizes, focal):  # noqa: PLR0913
+def _shade(triangle, depth, gradients, uv, texture, tint, texels, offsets, sizes, focal):
     height, width = triangle.shape
     colors = np.zeros((height, width, 3), np.float32)
     last = offsets.shape[1] - 1

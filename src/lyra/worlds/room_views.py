@@ -7,11 +7,13 @@ import numpy as np
 
 from lyra.worlds.furnished import Furnisher, Room
 from lyra.worlds.lighting import Lamp, hang_lamp, light_surfaces
-from lyra.worlds.map_views import SIDE, View, look
+from lyra.worlds.map_views import View, look
 from lyra.worlds.meshes import Mesh
 from lyra.worlds.rasterizing import Lens, Surfaces, find_surfaces, surface_colors, triangle_normals
 
-_TRIES, _PROBE = 60, 1 / 8
+SIDE = 288
+"""Pixels of a view's sides."""
+_TRIES, _PROBE = 40, 1 / 8
 _NEAREST_M, _MEDIAN_M = 0.18, (0.35, 8.0)
 _CLOSE_SHARE = 0.3
 
@@ -31,9 +33,15 @@ def draw_room_lens(room: Room, random: np.random.Generator, side: int) -> Lens:
         top = room.tops[int(random.integers(len(room.tops)))]
         angle, far = random.uniform(0, 2 * math.pi), random.uniform(0.35, 1.4)
         target = np.array([top.x, -top.height, top.z]) + random.uniform(-0.2, 0.2, 3) * [1, 0.3, 1]
-        place = target + [math.sin(angle) * far, -random.uniform(0.1, 0.8), math.cos(angle) * far]
+        place = target + np.array([math.sin(angle) * far, -random.uniform(0.1, 0.8), math.cos(angle) * far])
     else:
-        place = np.array([random.uniform(0.15, room.width - 0.15), -random.uniform(0.8, 1.8), random.uniform(0.15, room.depth - 0.15)])
+        place = np.array(
+            [
+                random.uniform(0.15, room.width - 0.15),
+                -random.uniform(0.8, 1.8),
+                random.uniform(0.15, room.depth - 0.15),
+            ]
+        )
         target = np.array([random.uniform(0, room.width), -random.uniform(0.0, 1.5), random.uniform(0, room.depth)])
     return aim(place, target, random, side)
 
@@ -47,7 +55,7 @@ def room_worth(room: Room, mesh: Mesh, surfaces: Surfaces, lens: Lens) -> float:
     depth = surfaces.depth[hit]
     if hit.mean() < 0.99 or np.quantile(depth, 0.02) < _NEAREST_M or not _MEDIAN_M[0] < np.median(depth) < _MEDIAN_M[1]:
         return 0.0
-    faces, pixels = np.unique(mesh.surface[surfaces.triangle[hit]], return_counts=True)
+    _, pixels = np.unique(mesh.surface[surfaces.triangle[hit]], return_counts=True)
     return float((pixels >= 3).sum()) if pixels.max() < 0.65 * hit.size else 0.0
 
 
@@ -56,7 +64,13 @@ def light_room(room: Room, mesh: Mesh, random: np.random.Generator) -> tuple[lis
     warm = np.array([1.0, random.uniform(0.75, 1.0), random.uniform(0.5, 1.0)])
     lamps = []
     for _ in range(int(random.integers(1, 3))):
-        place = np.array([random.uniform(0.4, room.width - 0.4), -room.height + random.uniform(0.08, 0.5), random.uniform(0.4, room.depth - 0.4)])
+        place = np.array(
+            [
+                random.uniform(0.4, room.width - 0.4),
+                -room.height + random.uniform(0.08, 0.5),
+                random.uniform(0.4, room.depth - 0.4),
+            ]
+        )
         lamps.append(hang_lamp(mesh, place, warm * random.uniform(0.5, 2.0)))
     for x, z, y in room.windows[:1]:
         if random.random() < 0.7:
@@ -64,7 +78,9 @@ def light_room(room: Room, mesh: Mesh, random: np.random.Generator) -> tuple[lis
     return lamps, np.ones(3) * random.uniform(0.15, 0.6)
 
 
-def render_room_view(mesh: Mesh, lens: Lens, lamps: list[Lamp], ambient: np.ndarray, random: np.random.Generator) -> View:
+def render_room_view(
+    mesh: Mesh, lens: Lens, lamps: list[Lamp], ambient: np.ndarray, random: np.random.Generator
+) -> View:
     """A picture at a random exposure, four samples a pixel, and depth at pixels' centres."""
     fine = lens.scaled(2)
     surfaces = find_surfaces(mesh, fine)
