@@ -1,6 +1,6 @@
-"""The depth network's course through maps, furnished rooms, worlds and photographs: data once, then legs of training."""
+"""The depth network's course through maps, rooms, worlds and photographs: data once, then training in legs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from lyra.formats import save_tensors
 from lyra.training.depth import render_frame, view_fov
 from lyra.training.depth_lessons import LessonConfig, Pool, lesson_loss
 from lyra.training.depth_pictures import encode_depth, load_pictures
-from lyra.training.fastdepth import FastDepth
 from lyra.training.loop import LoopConfig, fit
 
 SHARES = {"maps": 1.0, "rooms": 2.0, "worlds": 0.5, "photographs": 0.2}
@@ -71,8 +70,15 @@ def render_worlds(folder: Path, seeds: range, size: int) -> None:
             )
 
 
-def label_photographs(pictures: Path, teacher: FastDepth, folder: Path, seed: int = 0) -> int:
-    """Windows of a folder's photographs with the weak teacher's depth, averaged over mirroring; returns how many."""
+def label_photographs(pictures: Path, teacher: Callable[[Tensor], Tensor], folder: Path, seed: int = 0) -> int:
+    """Windows of a folder's photographs with the weak teacher's depth, averaged over mirroring; returns how many.
+
+    Args:
+        pictures: JPEG and PNG files, in folders of folders.
+        teacher: Depth of images [batch 3 height width] in [0, 1], as ``FastDepth``.
+        folder: Where the labels go.
+        seed: Of the windows.
+    """
     count = 0
     for path in tqdm(list(_photographs(pictures)), desc="photographs", mininterval=10):
         windows = _windows(path, np.random.default_rng([seed, count]))

@@ -151,13 +151,27 @@ def crop(
     inverse = (1 / decode_depth(code[window]))[None, None]
     soft = F.interpolate(inverse, size=(height, width), mode="bilinear", align_corners=False)[0, 0]
     hard = F.interpolate(inverse, size=(height, width), mode="nearest-exact")[0, 0]
-    inverse = torch.where((soft - hard).abs() < 0.03 * hard, soft, hard)
+    broken = F.interpolate(_breaks(inverse), size=(height, width), mode="bilinear", align_corners=False)[0, 0] > 0
+    inverse = torch.where(broken, hard, soft)
     center = torch.tensor([(full_width / 2 - left) * width / columns, (full_height / 2 - top) * height / rows])
     focal = pictures.focal[index] * (width / columns)
     if draw[3] < 0.5:
         image, inverse = image.flip(-1), inverse.flip(-1)
         center[0] = width - center[0]
     return image, 1 / inverse, focal, center
+
+
+def _breaks(inverse: Tensor) -> Tensor:
+    """1 where inverse depth is not nearly affine across and down: at edges between things."""
+    bent = torch.zeros_like(inverse)
+    for axis in (-2, -1):
+        count = inverse.shape[axis]
+        low, middle, high = (inverse.narrow(axis, start, count - 2) for start in range(3))
+        wrong = ((low + high - 2 * middle).abs() > 0.05 * middle).float()
+        for start in range(3):
+            part = bent.narrow(axis, start, count - 2)
+            part.copy_(torch.maximum(part, wrong))
+    return bent
 
 
 def recolor(image: Float[Tensor, "3 height width"], generator: Generator) -> Float[Tensor, "3 height width"]:
@@ -169,16 +183,16 @@ def recolor(image: Float[Tensor, "3 height width"], generator: Generator) -> Flo
 
     height, width = image.shape[1:]
     if draw[0] < 0.4:  # coarse or out of focus
-        small = (int(height * between(1, 0.35, 1)), int(width * between(1, 0.35, 1)))
+        small = (int(height * between(1, 0.35, 1.0)), int(width * between(1, 0.35, 1.0)))
         image = F.interpolate(image[None], size=small, mode="bilinear", antialias=True, align_corners=False)
         image = F.interpolate(image, size=(height, width), mode="bicubic", align_corners=False)[0]
     image = image.clamp(1e-4, 1) ** between(2, 0.55, 1.7)
-    tint = 1 + (torch.rand(3, 1, 1, generator=generator) - 0.5) * between(3, 0, 0.6)
+    tint = 1 + (torch.rand(3, 1, 1, generator=generator) - 0.5) * between(3, 0.0, 0.6)
     gray = image.mean(0, keepdim=True)
     image = gray + (image - gray) * (between(4, 0.0, 1.5) if draw[5] < 0.85 else 0.0)
     image = (image * tint - 0.4) * between(6, 0.6, 1.5) + 0.4 + between(7, -0.15, 0.2)
     if draw[8] < 0.3:
         y, x = torch.linspace(-1, 1, height)[:, None], torch.linspace(-1, 1, width)
-        image = image * (1 - between(9, 0, 0.5) * (x * x + y * y) / 2)
+        image = image * (1 - between(9, 0.0, 0.5) * (x * x + y * y) / 2)
     image = image + between(10, 0.0, 0.04) * torch.randn(image.shape, generator=generator)
     return image.clamp(0, 1)

@@ -1,6 +1,7 @@
 """Light in a room: lamps with shadows, light from all around, and darkness where surfaces meet."""
 
 from dataclasses import dataclass
+from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float
@@ -79,6 +80,7 @@ def light_surfaces(
 
 
 @njit(cache=True)
+@no_type_check
 def _shine(depth, triangle, normals, focal, lamp, to_world, seen, softness):  # noqa: C901
     """Share of one lamp's light at every pixel."""
     height, width = depth.shape
@@ -120,6 +122,7 @@ def _shine(depth, triangle, normals, focal, lamp, to_world, seen, softness):  # 
 
 
 @njit(cache=True)
+@no_type_check
 def close_corners(depth, triangle, normals, focal, radius=0.35, rings=2, spokes=6):
     """Share of the light from everywhere that gets to every pixel, by the depth around it, from 0.2 to 1.
 

@@ -71,7 +71,7 @@ def _halve(image: np.ndarray) -> np.ndarray:
     return whole.astype(np.uint8)
 
 
-def build_textures(chains: Sequence[list[UInt8[np.ndarray, "height width 4"]]]) -> Textures:
+def build_textures(chains: Sequence[list[np.ndarray]]) -> Textures:
     """Textures of pictures with their mip levels (see ``mip_chain``)."""
     levels = max(len(chain) for chain in chains)
     offsets = np.zeros((len(chains), levels), np.int64)

@@ -8,6 +8,7 @@ Source: Olano & Greer 1997, Triangle scan conversion using 2D homogeneous coordi
 """
 
 from dataclasses import dataclass
+from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -17,6 +18,7 @@ from lyra.worlds.meshes import Mesh
 
 NOTHING = -1
 """The triangle of a pixel that meets none."""
+# The tests' type-checking import hook must not wrap what numba compiles, hence ``no_type_check``.
 _NEAR = 0.02
 _EDGE = 1e-7
 """By so much of the whole do neighbours overlap, or else their common edge would let pixels through."""
@@ -107,7 +109,8 @@ def stored_light(mesh: Mesh, surfaces: Surfaces) -> Float[np.ndarray, "height wi
 
 
 @njit(cache=True)
-def _inverse(m: np.ndarray, out: np.ndarray) -> float:
+@no_type_check
+def _inverse(m, out):
     """Inverse of the 3 x 3 matrix whose columns are the rows of ``m``; returns its determinant."""
     a, b, c = m[0, 0], m[1, 0], m[2, 0]
     d, e, f = m[0, 1], m[1, 1], m[2, 1]
@@ -122,7 +125,8 @@ def _inverse(m: np.ndarray, out: np.ndarray) -> float:
 
 
 @njit(cache=True)
-def _bounds(corners: np.ndarray, focal: float, height: int, width: int) -> tuple[int, int, int, int]:
+@no_type_check
+def _bounds(corners, focal, height, width):
     """Columns and rows that the part of a triangle before the near plane can cover."""
     left, right, top, bottom = 1e30, -1e30, 1e30, -1e30
     for k in range(3):
@@ -146,13 +150,15 @@ def _bounds(corners: np.ndarray, focal: float, height: int, width: int) -> tuple
 
 
 @njit(cache=True)
-def _is_hole(u: float, v: float, texture: int, texels: np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> bool:
+@no_type_check
+def _is_hole(u, v, texture, texels, offsets, sizes):
     wide, high = sizes[texture, 0, 0], sizes[texture, 0, 1]
     column, row = int((u - np.floor(u)) * wide) % wide, int((v - np.floor(v)) * high) % high
     return texels[offsets[texture, 0] + row * wide + column, 3] < 128
 
 
 @njit(cache=True)
+@no_type_check
 def _rasterize(seen, uv, texture, texels, offsets, sizes, holes, focal, height, width):
     depth = np.full((height, width), np.inf, np.float32)
     triangle = np.full((height, width), NOTHING, np.int32)
@@ -193,6 +199,7 @@ def _rasterize(seen, uv, texture, texels, offsets, sizes, holes, focal, height, 
 
 
 @njit(cache=True)
+@no_type_check
 def _bilinear(u, v, texture, level, texels, offsets, sizes, out, share):
     wide, high = sizes[texture, level, 0], sizes[texture, level, 1]
     base = offsets[texture, level]
@@ -210,6 +217,7 @@ def _bilinear(u, v, texture, level, texels, offsets, sizes, out, share):
 
 
 @njit(cache=True)
+@no_type_check
 def _shade(triangle, depth, gradients, uv, texture, tint, texels, offsets, sizes, focal):
     height, width = triangle.shape
     colors = np.zeros((height, width, 3), np.float32)
@@ -250,6 +258,7 @@ def _shade(triangle, depth, gradients, uv, texture, tint, texels, offsets, sizes
 
 
 @njit(cache=True)
+@no_type_check
 def _light(triangle, weights, light, light_offset, light_size, light_uv):
     height, width = triangle.shape
     result = np.full((height, width, 3), 0.5, np.float32)
