@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from lyra.depth import DepthNet, DepthNetConfig
-from lyra.training.depth_course import Course, label_photographs, teach
-from lyra.training.depth_geometry import (
+from lyra.depth.geometry import (
     align_log_depth,
     edge_error,
     normal_error,
@@ -14,6 +13,7 @@ from lyra.training.depth_geometry import (
     size_error,
     unbroken,
 )
+from lyra.training.depth_course import Course, label_photographs, teach
 from lyra.training.depth_lessons import Lesson, LessonConfig, Pool, compare, crop, draw_lesson, lesson_loss
 from lyra.training.depth_pictures import DepthPictures, decode_depth, encode_depth, load_pictures, save_views
 from lyra.training.loop import LoopConfig

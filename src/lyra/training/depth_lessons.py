@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from lyra.depth import DepthNet
-from lyra.training.depth_geometry import align_log_depth, edge_error, normal_error, size_error
+from lyra.depth.geometry import align_log_depth, edge_error, normal_error, size_error
 from lyra.training.depth_pictures import DepthPictures, decode_depth
 from lyra.trajectories import noise_generator
 

@@ -103,8 +103,8 @@ class Furnisher:
     def box(
         self,
         room: Room,
-        center: Sequence[float],
-        half: Sequence[float],
+        center: Sequence[float] | np.ndarray,
+        half: Sequence[float] | np.ndarray,
         yaw: float,
         texture: int,
         tint: object,
@@ -141,10 +141,10 @@ class Furnisher:
             center[axis] = at
             half = [w / 2 + 0.1, h / 2, d / 2 + 0.1]
             half[axis] = 0.05
-            self.box(room, center, half, 0, texture, np.ones(3) * tint, random.uniform(0.8, 2.5))
+            self.box(room, center, half, 0.0, texture, np.ones(3) * tint, random.uniform(0.8, 2.5))
         floor = self.surface(room, "floor") if random.random() < 0.85 else self.plain(room)
-        self.box(room, (w / 2, 0.05, d / 2), (w / 2, 0.05, d / 2), 0, floor, _pale(random), random.uniform(0.5, 2.0))
-        self.box(room, (w / 2, -h - 0.05, d / 2), (w / 2, 0.05, d / 2), 0, self.plain(room), _pale(random, 0.85), 2.0)
+        self.box(room, (w / 2, 0.05, d / 2), (w / 2, 0.05, d / 2), 0.0, floor, _pale(random), random.uniform(0.5, 2.0))
+        self.box(room, (w / 2, -h - 0.05, d / 2), (w / 2, 0.05, d / 2), 0.0, self.plain(room), _pale(random, 0.85), 2.0)
         if random.random() < 0.6:
             tint, texture = _pale(random, 0.5), self.plain(room)
             for x, z, a, b in (
@@ -153,7 +153,7 @@ class Furnisher:
                 (0.01, d / 2, 0.01, d / 2),
                 (w - 0.01, d / 2, 0.01, d / 2),
             ):
-                self.box(room, (x, -0.05, z), (a, 0.05, b), 0, texture, tint)
+                self.box(room, (x, -0.05, z), (a, 0.05, b), 0.0, texture, tint)
 
     def _wall_place(self, room: Room, wall: int, along: float, deep: float) -> tuple[float, float, float]:
         """x, z and yaw of something so far along a wall whose middle is so far from it."""
@@ -229,7 +229,7 @@ class Furnisher:
                 )
                 x, z, yaw = self._wall_place(room, wall, along, 0.02)
                 texture = self.surface(room, "door") if random.random() < 0.6 else self.plain(room)
-                faces, _ = box_triangles((half, high / 2, 0.025), 1)
+                faces, _ = box_triangles((half, high / 2, 0.025), 1.0)
                 places = np.concatenate([faces[..., :1] / (2 * half) + 0.5, faces[..., 1:2] / high + 0.5], -1)
                 room.add(turn(faces, yaw) + np.array([x, -high / 2, z]), places, np.array(texture), _pale(random, 0.5))
             elif random.random() < 0.5:
@@ -318,7 +318,7 @@ class Furnisher:
                     offset = turn(np.array([0, 0, random.uniform(0.5, 0.75) * (width + depth) / 1.7]), angle)
                     cx, cz = x + offset[0], z + offset[2]
                     if 0.3 < cx < room.width - 0.3 and 0.3 < cz < room.depth - 0.3:
-                        self.place(room, model, cx, 0, cz, angle + random.normal(0, 0.3))
+                        self.place(room, model, cx, 0.0, cz, angle + random.normal(0, 0.3))
                         room.footprints.append((cx - 0.25, cz - 0.25, cx + 0.25, cz + 0.25))
 
     def _on_walls(self, room: Room) -> None:
@@ -331,7 +331,7 @@ class Furnisher:
                 half, high = random.uniform(0.1, 0.45), random.uniform(0.1, 0.4)
                 x, z, yaw = self._wall_place(room, wall, along, 0.02)
                 texture = self.surface(room, "picture")
-                faces, _ = box_triangles((half, high, 0.015), 1)
+                faces, _ = box_triangles((half, high, 0.015), 1.0)
                 places = np.concatenate([faces[..., :1] / (2 * half) + 0.5, faces[..., 1:2] / (2 * high) + 0.5], -1)
                 room.add(turn(faces, yaw) + np.array([x, -up, z]), places, np.array(texture), np.ones(3) * 0.9)
             elif choice < 0.75:
@@ -363,7 +363,7 @@ class Furnisher:
             entry = self.people[int(random.integers(len(self.people)))]
             model, stand = self.store.model(entry), self._stand_free(room, 0.5, 0.4)
             if model is not None and stand is not None:
-                self.place(room, model, stand[0], 0, stand[1], stand[2])
+                self.place(room, model, stand[0], 0.0, stand[1], stand[2])
         for _ in range(int(random.integers(0, 8))):
             stand = self._stand_free(room, 0.25, 0.25)
             if stand is not None:
@@ -400,11 +400,11 @@ class Furnisher:
             return
         radius, high = random.uniform(0.025, 0.09) * scale, random.uniform(0.05, 0.3) * scale
         if random.random() < 0.4:  # a bottle
-            faces = round_triangles([radius, radius, radius * 0.4, radius * 0.4], [0, high * 0.6, high * 0.8, high])
+            faces = round_triangles([radius, radius, radius * 0.4, radius * 0.4], [0.0, high * 0.6, high * 0.8, high])
         elif random.random() < 0.5:  # a bowl or cup
-            faces = round_triangles([radius * 0.5, radius * 0.9, radius], [0, high * 0.4, high * 0.6])
+            faces = round_triangles([radius * 0.5, radius * 0.9, radius], [0.0, high * 0.4, high * 0.6])
         else:
-            faces = round_triangles([radius, radius], [0, high])
+            faces = round_triangles([radius, radius], [0.0, high])
         places = np.stack([np.arctan2(faces[..., 2], faces[..., 0]) / math.pi, faces[..., 1] / high], -1)
         room.add(faces + np.array([x, y, z]), places, np.array(texture), tint)
 

@@ -78,7 +78,7 @@ def turn(points: np.ndarray, yaw: float) -> np.ndarray:
     return np.stack([cos * x + sin * z, points[..., 1], cos * z - sin * x], -1)
 
 
-def box_triangles(half: Sequence[float], repeat_m: float) -> tuple[np.ndarray, np.ndarray]:
+def box_triangles(half: Sequence[float] | np.ndarray, repeat_m: float) -> tuple[np.ndarray, np.ndarray]:
     """The 12 triangles of a box around the origin, and texture positions that repeat every so many metres."""
     faces, places = [], []
     for axis in range(3):

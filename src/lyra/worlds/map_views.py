@@ -120,7 +120,7 @@ def choose_lenses(
 
 def render_view(mesh: Mesh, lens: Lens, random: np.random.Generator) -> View:
     """A picture in the map's stored light at a random exposure, four samples a pixel, and depth at pixels' centres."""
-    fine = lens.scaled(2)
+    fine = lens.scaled(2.0)
     surfaces = find_surfaces(mesh, fine)
     light = stored_light(mesh, surfaces)
     color = surface_colors(mesh, fine, surfaces) * (random.uniform(0.02, 0.15) + light)

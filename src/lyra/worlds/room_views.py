@@ -82,7 +82,7 @@ def render_room_view(
     mesh: Mesh, lens: Lens, lamps: list[Lamp], ambient: np.ndarray, random: np.random.Generator
 ) -> View:
     """A picture at a random exposure, four samples a pixel, and depth at pixels' centres."""
-    fine = lens.scaled(2)
+    fine = lens.scaled(2.0)
     surfaces = find_surfaces(mesh, fine)
     light = light_surfaces(surfaces, triangle_normals(mesh, fine), fine, lamps, ambient, random.uniform(0.01, 0.05))
     color = surface_colors(mesh, fine, surfaces) * light
