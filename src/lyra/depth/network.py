@@ -69,16 +69,17 @@ class DepthNet(nn.Module):
 
     @torch.no_grad()
     def predict(self, image: Float[Tensor, "3 height width"]) -> DepthPrediction:
-        """Depth whose median outside the sky is 1, of an image of any size.
+        """Depth whose median outside the sky is 1, of an image of any size: give the whole photo, not a small copy.
 
-        Where all is taken for sky, all is taken for a surface instead.
+        The picture and its mirror image are averaged. Where all is taken for sky, all is taken for a surface instead.
         """
         height, width = image.shape[1:]
         scale = self.config.size / min(height, width)
         size = [max(STRIDE, round(side * scale / STRIDE) * STRIDE) for side in (height, width)]
         small = F.interpolate(image[None], size=size, mode="bicubic", align_corners=False, antialias=True)
-        small = small.to(next(self.parameters()).device)
-        output = _resize(self(small.clamp(0, 1)).float(), (height, width))[0].to(image.device)
+        small = small.clamp(0, 1).to(next(self.parameters()).device)
+        output = (self(small).float() + self(small.flip(-1)).float().flip(-1)) / 2
+        output = _resize(output, (height, width))[0].to(image.device)
         valid = output[1] < 0
         if not bool(valid.any()):
             valid = torch.ones_like(valid)

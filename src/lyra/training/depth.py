@@ -58,8 +58,7 @@ def render_frame(seed: int, size: int) -> tuple[UInt8[Tensor, "3 height width"],
     yaw = torch.tensor([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
     cos, sin = torch.tensor(tilt).cos(), torch.tensor(tilt).sin()
     pose[:3, :3] = yaw @ torch.tensor([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
-    fov = 40 + 35 * draw[2].item()
-    camera = Cameras(pose[None], intrinsics_from_fov(fov, size, size)[None], size, size)
+    camera = Cameras(pose[None], intrinsics_from_fov(view_fov(seed), size, size)[None], size, size)
     if seed >= FIRST_CLOSE_UP_SEED:
         color, depth = render_world(sample_close_up(seed), camera)
     elif seed >= FIRST_MOVING_VIEW_SEED:
@@ -67,6 +66,11 @@ def render_frame(seed: int, size: int) -> tuple[UInt8[Tensor, "3 height width"],
     else:
         color, depth = render_world(sample_world(seed), camera)
     return (color[0] * 255).round().to(torch.uint8), depth[0]
+
+
+def view_fov(seed: int) -> float:
+    """Field of view of ``render_frame``'s picture in degrees."""
+    return 40 + 35 * torch.rand(4, generator=noise_generator(seed, "depth view"))[2].item()
 
 
 def prepare_frames(folder: Path, seeds: Sequence[int], size: int) -> DepthFrames:
