@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lyra.evaluation.depth import constant_depth, row_depth, score_depth
+from lyra.evaluation.depth_scores import constant_depth, row_depth, score_depth
 
 FOCAL = 60.0
 
