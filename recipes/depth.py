@@ -18,10 +18,10 @@ from typing import TypeVar
 
 import torch
 import tyro
-from lyra.model import save
 
 import lyra
 from lyra.evaluation.depth_scores import DepthMethod, constant_depth, row_depth, score_depth
+from lyra.models.loading import save
 from lyra.training.depth_course import COURSE_LOOP, Course, label_photographs, render_worlds, teach
 from lyra.training.depth_pictures import (
     FIRST_HELD_OUT_ROOM,

@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 import tyro
-from lyra.cameras import Cameras
-from lyra.evaluation.views import fill_with_nearest, warp_input
-from lyra.formats import load_image
 from torch import Tensor
 
 import lyra
 from lyra.depth import scene_depth
 from lyra.evaluation import psnr
+from lyra.evaluation.scores import fill_with_nearest, warp_input
+from lyra.files import load_image
+from lyra.geometry.cameras import Cameras
 
 SCALES = torch.logspace(-0.5, 1.6, 24).tolist()
 """Of the median depth, in units of the capture's poses."""

@@ -11,7 +11,7 @@ FILE = Path(os.environ.get("LYRA_FASTDEPTH", Path(__file__).parents[2] / "shared
 
 @pytest.mark.skipif(not FILE.exists(), reason="FastDepth's file is not here (LYRA_FASTDEPTH)")
 def test_constants_make_the_published_network(photo: Path):
-    from lyra.formats import load_image
+    from lyra.files import load_image
 
     network = FastDepth(FILE)
     assert sum(x.numel() for x in network.constants.values()) == pytest.approx(1.35e6, rel=0.01)

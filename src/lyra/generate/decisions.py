@@ -127,7 +127,7 @@ def choose_size(model: Model, config: TeacherConfig, source: Path | None, size: 
         width, height = video_shape(source).shown
     elif source.suffix.lower() == ".json":
         lens = load_posed_images(source)[0][1].shown_lens()
-        width, height = lens.width, lens.height
+        width, height = round(lens.width), round(lens.height)
     else:
         width, height = picture_shape(source).shown
     return config.at_size(*fit_shape(width, height, longer, sizes.multiple))

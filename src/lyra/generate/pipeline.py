@@ -68,8 +68,8 @@ def generate(model: Model, source: Path | None, out: Path | None, options: Gener
         guardrail=decided.guardrail,
         ranks=ranks,
     )
-    alone = out is None or not ranks.first
-    with nullcontext() if alone else prepare_folder(out, decided.identity, options.resume), engine:
+    held = nullcontext() if out is None or not ranks.first else prepare_folder(out, decided.identity, options.resume)
+    with held, engine:
         return _run(engine, source, out, decided, options, timings)
 
 

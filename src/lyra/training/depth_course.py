@@ -11,10 +11,10 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from lyra.cache import MAX_DEPTH
 from lyra.depth import DepthNet
 from lyra.errors import LyraError
-from lyra.formats import save_tensors
+from lyra.files import save_tensors
+from lyra.geometry.sky import MAX_DEPTH
 from lyra.training.depth import render_frame, view_fov
 from lyra.training.depth_lessons import LessonConfig, Pool, lesson_loss
 from lyra.training.depth_pictures import encode_depth, load_pictures

@@ -14,8 +14,8 @@ from torch import Generator, Tensor
 
 from lyra.depth import DepthNet
 from lyra.depth.geometry import align_log_depth, edge_error, normal_error, size_error
+from lyra.geometry.trajectories import noise_generator
 from lyra.training.depth_pictures import DepthPictures, decode_depth
-from lyra.trajectories import noise_generator
 
 SHAPES = ((192, 256), (160, 224), (224, 288), (224, 160), (192, 192), (160, 256))
 """Heights and widths that steps are taken at, multiples of 32."""

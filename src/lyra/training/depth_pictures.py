@@ -14,7 +14,7 @@ from jaxtyping import Float, Int16, UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from lyra.formats import load_tensors, save_tensors
+from lyra.files import load_tensors, save_tensors
 from lyra.worlds.furnished import Furnisher
 from lyra.worlds.map_views import View, map_views
 from lyra.worlds.maps import MapArchive, held_out

@@ -20,6 +20,7 @@ from lyra.files.strict_json import to_json
 from lyra.geometry.cameras import Cameras
 from lyra.geometry.dynamic import DynamicGaussians
 from lyra.geometry.gaussians import Gaussians, merge
+from lyra.rendering.appearance import seen_from
 
 NEAR = 0.01
 """Distance of the near plane in scene units."""
