@@ -15,6 +15,7 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -184,7 +185,7 @@ def map_mesh(
     spacing = 1 << (light[0] if light else 4)
     parts: dict[str, list] = {key: [] for key in ("v", "uv", "texture", "surface", "offset", "size", "luxel")}
     for surface, face in enumerate(file.faces):
-        record = file.textures[face["texture"]]
+        record: Any = file.textures[face["texture"]]
         name = record["name"].split(b"\0")[0]
         if int(record["flags"]) & (_SKIPPED | _GLASS) or face["edges"] < 3 or name.startswith(b"tex_common/"):
             continue
