@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lyra.cache.warp import build_cache
+from lyra.device.memory import autocast_training
 from lyra.geometry.trajectories import noise_generator
 from lyra.teacher import TeacherConfig
 from lyra.teacher.conditioning import Condition, condition_network, encode_buffers
@@ -106,7 +107,7 @@ def denoiser_loss(
     known = _first_frame_mask(clean)
     noisy = torch.where(known.bool(), clean * rescale, clean + noise)
     network = condition_network(transformer, condition, teacher.fps)
-    with torch.autocast(device.type, torch.bfloat16):
+    with autocast_training(device):
         estimate = precondition(lambda x, time: network(x, time).float())(noisy, sigma)
     level = sigma[:, None, None, None, None]
     weight = (level**2 + SIGMA_DATA**2) / (level * SIGMA_DATA) ** 2

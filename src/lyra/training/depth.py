@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from lyra.depth import DepthNet
+from lyra.device.memory import autocast_training
 from lyra.files import load_tensors, save_tensors
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
 from lyra.geometry.sky import is_sky
@@ -112,7 +113,7 @@ def depth_loss(
     )
     device = next(network.parameters()).device
     image, truth, valid = image.to(device), truth.to(device), valid.to(device)
-    with torch.autocast(device.type, torch.bfloat16):
+    with autocast_training(device):
         output = network(image.contiguous(memory_format=torch.channels_last))
     log_depth, sky = output.float().unbind(1)
     residual = log_depth - truth.log()

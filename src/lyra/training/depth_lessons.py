@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 
 from lyra.depth import DepthNet
 from lyra.depth.geometry import align_log_depth, edge_error, normal_error, size_error
+from lyra.device.memory import autocast_training
 from lyra.geometry.trajectories import noise_generator
 from lyra.training.depth_pictures import DepthPictures, decode_depth
 
@@ -60,13 +61,6 @@ class Lesson:
     exact: Bool[Tensor, "batch"]
 
 
-def compute_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device computes with it; emulated, as on CPUs without its instructions, it is slower."""
-    if device.type == "cuda" or (device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
-        return torch.bfloat16
-    return torch.float32
-
-
 def lesson_loss(
     network: DepthNet, pools: Sequence[Pool], config: LessonConfig, step: int
 ) -> tuple[Tensor, dict[str, float]]:
@@ -75,8 +69,7 @@ def lesson_loss(
     lesson = draw_lesson(pools, config, generator)
     device = next(network.parameters()).device
     image = lesson.image.to(device).contiguous(memory_format=torch.channels_last)
-    dtype = compute_dtype(device)
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with autocast_training(device):
         output = network(image)
     return compare(output.float(), lesson, config)
 

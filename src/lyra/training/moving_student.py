@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra.cache.warp import view_cache
+from lyra.device.memory import autocast_training
 from lyra.engine.engine import Engine
 from lyra.engine.synthesis import SyntheticScene
 from lyra.geometry.cameras import Cameras, concatenate_cameras
@@ -105,7 +106,7 @@ def moment_loss(
     inputs = select_views(data.inputs(index), [0, *paths.tolist()])
     shown = show_at(inputs, source, [moment], data.engine.tokenizer.spec.temporal)
     candidates = (shown[0] > SHOWN).flatten().nonzero()[:, 0]
-    with torch.autocast(device.type, torch.bfloat16):
+    with autocast_training(device):
         aimed = aim(inputs, [moment], shown, data.engine.tokenizer).to(device)
         gaussians = decode_candidates(decoder, aimed, candidates.to(device))
     gaussians = gaussians.map(lambda tensor: tensor[0].float())

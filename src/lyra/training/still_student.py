@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lyra.cache.warp import DepthCache, render_cache
+from lyra.device.memory import autocast_training
 from lyra.engine.engine import Engine
 from lyra.engine.synthesis import SyntheticScene
 from lyra.geometry.cameras import concatenate_cameras
@@ -89,7 +90,7 @@ def decoder_loss(
     scene, inputs = data.scenes[index], data.inputs(index)
     count = objective.views[int(torch.randint(len(objective.views), (), generator=generator))]
     order = torch.randperm(len(scene.clips), generator=generator)[:count].tolist()
-    with torch.autocast(device.type, torch.bfloat16):
+    with autocast_training(device):
         gaussians = decoder(select_views(inputs, order).to(device))
     gaussians = gaussians.map(lambda tensor: tensor[0].float())
     opacity = gaussians.opacities.mean()
