@@ -152,6 +152,9 @@ def read_elements(path: Path) -> dict[str, np.ndarray]:
     """
     with explain_reading(path), path.open("rb") as file:
         start = file.read(_LARGEST_HEADER)
+        # Other formats, and PLYs of another kind, have none that are known.
+        if not start.startswith(b"ply") or is_packed(start) or b"format ascii" in start[:64]:
+            return {}
         header = _read_header(path, start)
         file.seek(header.length + header.count * header.row.itemsize)
         data = file.read(_LARGEST_HEADER)
