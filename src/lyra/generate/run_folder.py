@@ -58,7 +58,7 @@ class FolderLock:
             file.write(json.dumps({"host": socket.gethostname(), "process": os.getpid()}).encode())
             file.flush()
         self._file = file
-        threading.Thread(target=_give_signs, args=(file.fileno(), self.path, self._done), daemon=True).start()
+        threading.Thread(target=_give_signs, args=(os.fstat(file.fileno()), self.path, self._done), daemon=True).start()
 
     def _open(self) -> BinaryIO:
         """Opens and locks the file that has the name now: one that was removed in between holds nobody out."""
@@ -119,9 +119,8 @@ class FolderLock:
         self.close()
 
 
-def _give_signs(descriptor: int, path: Path, done: threading.Event) -> None:
+def _give_signs(own: os.stat_result, path: Path, done: threading.Event) -> None:
     """Sets the lock file's time anew while its run lives."""
-    own = os.fstat(descriptor)
     while not done.wait(_BEAT):
         try:
             if os.path.samestat(own, os.stat(path)):
