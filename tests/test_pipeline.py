@@ -267,7 +267,7 @@ def test_a_preset_and_a_file_of_cameras_make_one_scene(smoke, tmp_path: Path):
     walk = save_walk(tmp_path, 9)
     generate(smoke, EXAMPLE, tmp_path / "out", GenerateOptions(trajectories=("left", str(walk))))
     assert {path.name for path in (tmp_path / "out/clips").iterdir()} == {
-        *("left", "walk_01", "walk_02", "input.safetensors", "run.json")
+        *("left", "walk_01", "walk_02", "input.json", "input.safetensors", "run.json")
     }
     provenance = json.loads((tmp_path / "out/scene.json").read_text())
     assert provenance["options"]["trajectories"] == ["left", "walk"]
