@@ -33,7 +33,7 @@ def plane_inputs(normal: Tensor, offset: float) -> StudentInputs:
         hidden=torch.ones_like(distance),
     )
     empty = torch.zeros(1, 1, 1, 1, SIDE, SIDE)
-    return StudentInputs(empty, empty, origins, directions, torch.full((1, 1), 1 / FOCAL), base)
+    return StudentInputs(empty, empty, origins, directions, torch.full((1, 1, 1), 1 / FOCAL), base)
 
 
 def unit(*values: float) -> Tensor:

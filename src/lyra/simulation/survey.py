@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lyra.errors import LyraError
 from lyra.files.atomic import write_atomically
+from lyra.files.strict_json import to_json
 from lyra.geometry.gaussians import Gaussians, transform
 from lyra.simulation.ground import Ground, find_ground
 from lyra.simulation.surfaces import Shots
@@ -176,4 +177,4 @@ def record(folder: Path, found: Survey) -> None:
     content = json.loads(path.read_text())
     content[KEY] = found.as_json()
     with write_atomically(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.write_text(to_json(content, indent=2) + "\n")
