@@ -130,10 +130,10 @@ def test_ply_with_carriage_returns_and_odd_values(tmp_path):
     rows[1, -4:] = 0
     rows[2, -4:] *= 7
     path.write_bytes((header + b"end_header\n").replace(b"\n", b"\r\n") + rows.tobytes())
-    with pytest.warns(UserWarning, match="1 of 3 Gaussians"):
-        loaded = formats.load_ply(path)
-    assert len(loaded) == 2 and loaded.opacities[0] == 0
-    assert loaded.quaternions[1].norm() == pytest.approx(1)
+    loaded = formats.load_ply(path)
+    assert len(loaded) == 3 and loaded.opacities[0] == 0
+    assert loaded.quaternions[1].tolist() == [1, 0, 0, 0]
+    assert loaded.quaternions[2].norm() == pytest.approx(1)
 
 
 def test_what_is_no_ply(tmp_path):

@@ -103,7 +103,7 @@ def decode(path: Path) -> list[np.ndarray]:
 def test_a_dynamic_scenes_folder_is_complete(plain: Path):
     assert {path.name for path in plain.iterdir()} == FILES | {"frames", "clips"}
     assert sorted(path.name for path in (plain / "frames").iterdir()) == [f"000{index}.ply" for index in range(5)]
-    names = {"input", "left", "up", "input.safetensors", "run.json"}
+    names = {"input", "left", "up", "input.json", "input.safetensors", "run.json"}
     assert {path.name for path in (plain / "clips").iterdir()} == names
     for name in ("input", "left", "up"):
         files = {path.name for path in (plain / "clips" / name).iterdir()}
