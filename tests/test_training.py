@@ -196,20 +196,31 @@ def test_a_checkpoint_of_another_width_is_refused(tmp_path: Path):
         fit(wider, make_loss(wider), tmp_path, LOOP)
 
 
-def test_a_gradient_that_is_not_finite_stops_the_run_before_it_harms(tmp_path: Path):
-    network = make_network()
+def make_broken(network: nn.Module, broken: range):
     inner = make_loss(network)
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:
         value, details = inner(step)
-        return (value * float("nan") if step == 2 else value), details
+        return (value * float("nan") if step in broken else value), details
 
-    with pytest.raises(RuntimeError, match="non-finite"):
-        fit(network, loss, tmp_path, replace(LOOP, checkpoint_every=1))
-    assert len(log_of(tmp_path)) == 2
+    return loss
+
+
+def test_a_step_whose_gradient_is_not_finite_is_left_out(tmp_path: Path):
+    network = make_network()
+    fit(network, make_broken(network, range(2, 4)), tmp_path, replace(LOOP, checkpoint_every=1))
+    assert len(log_of(tmp_path)) == LOOP.steps
     tensors = load_tensors(tmp_path / CHECKPOINT)
-    assert int(tensors["step"]) == 2
+    assert int(tensors["step"]) == LOOP.steps
     assert all(value.isfinite().all() for value in tensors.values())
+    assert all(parameter.isfinite().all() for parameter in network.parameters())
+
+
+def test_a_training_without_finite_gradients_stops(tmp_path: Path):
+    network = make_network()
+    endless = replace(LOOP, steps=100, checkpoint_every=1)
+    with pytest.raises(RuntimeError, match="diverged"):
+        fit(network, make_broken(network, range(2, 100)), tmp_path, endless)
     assert all(parameter.isfinite().all() for parameter in network.parameters())
 
 
