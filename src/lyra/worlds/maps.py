@@ -190,7 +190,8 @@ def map_mesh(
         if int(record["flags"]) & (_SKIPPED | _GLASS) or face["edges"] < 3 or name.startswith(b"tex_common/"):
             continue
         signed = file.surface_edges[face["edge"] : face["edge"] + face["edges"]]
-        points = file.vertices[np.where(signed >= 0, file.edges[abs(signed), 0], file.edges[abs(signed), 1])]
+        edges: Any = file.edges
+        points: Any = file.vertices[np.where(signed >= 0, edges[abs(signed), 0], edges[abs(signed), 1])]
         axes = record["axes"].astype(np.float64)
         texel = points.astype(np.float64) @ axes[:, :3].T + axes[:, 3]
         low, high = np.floor(texel.min(0) / spacing), np.ceil(texel.max(0) / spacing)
