@@ -90,32 +90,6 @@ def build_textures(chains: Sequence[list[np.ndarray]]) -> Textures:
     return Textures(np.concatenate(texels), offsets, sizes, holes)
 
 
-def join_meshes(meshes: Sequence[Mesh], textures: Textures) -> Mesh:
-    """Meshes that share their textures as one; stored light is kept, surfaces are numbered anew."""
-    surfaces, lights, first_surface, first_light = [], [], 0, 0
-    for mesh in meshes:
-        surfaces.append(mesh.surface + first_surface)
-        lights.append(np.where(mesh.light_offset >= 0, mesh.light_offset + first_light, UNLIT))
-        first_surface += int(mesh.surface.max(initial=-1)) + 1
-        first_light += len(mesh.light)
-
-    def joined(name: str) -> np.ndarray:
-        return np.concatenate([getattr(mesh, name) for mesh in meshes])
-
-    return Mesh(
-        joined("vertices"),
-        joined("uv"),
-        joined("texture"),
-        joined("tint"),
-        np.concatenate(surfaces),
-        joined("light"),
-        np.concatenate(lights),
-        joined("light_size"),
-        joined("light_uv"),
-        textures,
-    )
-
-
 def unlit_mesh(
     vertices: Float[np.ndarray, "triangle 3 3"],
     uv: Float[np.ndarray, "triangle 3 2"],
