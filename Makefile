@@ -10,7 +10,7 @@ LYRA := .venv/bin/lyra
 UV := UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" uv pip install -q --python .venv/bin/python
 INSTALL = if command -v uv >/dev/null; then $(UV) $(1); else .venv/bin/pip install -q --disable-pip-version-check $(1); fi
 
-.PHONY: scene test test-lowest test-slow check format clean
+.PHONY: scene test test-lowest test-slow check docs format clean
 
 scene: .venv/scene.done
 	out="$${OUT:-$$(.venv/bin/python -m lyra.generate.scene_names "$$INPUT")}" && \
@@ -31,6 +31,10 @@ check: .venv/dev.done
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/pyright
+
+# The reference of the public API, from its docstrings.
+docs: .venv/dev.done
+	.venv/bin/python recipes/reference.py build/reference
 
 format: .venv/dev.done
 	.venv/bin/ruff check --fix .

@@ -40,7 +40,9 @@ def find_format(path: Path) -> SplatFormat:
     raise LyraError(f"{path} names no format of splats: end it with one of .{' .'.join(SPLAT_FORMATS)}")
 
 
-def save_splats(gaussians: Gaussians, path: Path, kind: SplatFormat | None = None, written: Written | None = None):
+def save_splats(
+    gaussians: Gaussians, path: Path, kind: SplatFormat | None = None, written: Written | None = None
+) -> None:
     """Writes an unbatched set in the format of the name's suffix, or in ``kind``.
 
     Raises:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from jaxtyping import Shaped
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -19,7 +20,9 @@ _TYPE_NAMES = {
 }
 
 
-def save_tensors(tensors: Mapping[str, Tensor], path: Path, notes: Mapping[str, str] | None = None) -> None:
+def save_tensors(
+    tensors: Mapping[str, Shaped[Tensor, "..."]], path: Path, notes: Mapping[str, str] | None = None
+) -> None:
     """Writes a safetensors file; the same tensors and notes (the format's metadata) give the same bytes.
 
     The header is written here because the safetensors library's errors do not tell a full disk from other failures.
@@ -61,7 +64,7 @@ def load_notes(path: Path) -> dict[str, str]:
         raise LyraError(f"{path} is damaged or no safetensors file: make or download it again") from None
 
 
-def load_tensors(path: Path) -> dict[str, Tensor]:
+def load_tensors(path: Path) -> dict[str, Shaped[Tensor, "..."]]:
     """Tensors of a safetensors file, on the CPU.
 
     Raises:

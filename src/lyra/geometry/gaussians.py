@@ -3,7 +3,7 @@
 A 4D scene is the same class with a leading time axis.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -34,11 +34,11 @@ class Gaussians:
     def __len__(self) -> int:
         return self.means.shape[-2]
 
-    def map(self, function) -> "Gaussians":
+    def map(self, function: Callable[[Shaped[Tensor, "..."]], Shaped[Tensor, "..."]]) -> "Gaussians":
         """Applies ``function`` to every tensor."""
         return Gaussians(**{name: function(tensor) for name, tensor in self.tensors().items()})
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Shaped[Tensor, "..."]]:
         """Every tensor that is there, by the name of its field."""
         return {f.name: tensor for f in fields(self) if (tensor := getattr(self, f.name)) is not None}
 

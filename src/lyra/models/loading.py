@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from diffusers import AutoencoderKLCosmos, CosmosTransformer3DModel, EDMEulerScheduler
@@ -169,7 +169,10 @@ def forget_origin(path: Path) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
-def save_module(module: nn.Module, config, folder: Path) -> None:
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def save_module(module: nn.Module, config: Any, folder: Path) -> None:
     """A part of ours: its config as JSON, its weights in half precision."""
     weights = {
         key: value.detach().half().contiguous() if value.is_floating_point() else value
@@ -180,7 +183,7 @@ def save_module(module: nn.Module, config, folder: Path) -> None:
         path.write_text(json.dumps(asdict(config), indent=2) + "\n")
 
 
-def load_module(module_class, config_class, folder: Path):
+def load_module(module_class: type[Module], config_class: type, folder: Path) -> Module:
     """Loads what ``save_module`` wrote, strictly, to float32."""
     config = config_class(**json.loads((folder / "config.json").read_text()))
     module = module_class(config)

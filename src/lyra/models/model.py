@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Never, NoReturn
 
 from diffusers import CosmosTransformer3DModel, EDMEulerScheduler
+from jaxtyping import Float
 from torch import Tensor
 
 from lyra.depth import DepthNet
@@ -56,8 +57,8 @@ class Model:
     tokenizer: LinearTokenizer | CosmosTokenizer | Missing
     transformer: CosmosTransformer3DModel | Missing
     scheduler: EDMEulerScheduler | Missing
-    text: dict[str, Tensor] | Missing
-    """Embeddings "empty" and "negative", each [text_token text_channel]."""
+    text: dict[str, Float[Tensor, "text_token text_channel"]] | Missing
+    """Embeddings "empty" and "negative"."""
     depth: DepthNet | Missing
     decoder: GaussianDecoder | Missing
 

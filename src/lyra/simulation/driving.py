@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Shaped, UInt8
 
 from lyra.errors import LyraError, MissingExtraError
 from lyra.simulation.sensor import SceneSensor, robot_cameras
@@ -22,6 +23,9 @@ FARTHEST = 100.0
 """Metres that are told."""
 ARRIVED = 0.25
 """Metres from the goal that count as there."""
+
+
+Observed = dict[str, Shaped[np.ndarray, "..."]]
 
 
 class SceneDrive(gymnasium.Env[Any, np.ndarray]):
@@ -61,7 +65,9 @@ class SceneDrive(gymnasium.Env[Any, np.ndarray]):
             raise LyraError("the scene has no free ground to drive on")
         return free
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observed, dict[str, Any]]:
         """Puts the robot and its goal on free ground."""
         super().reset(seed=seed)
         start, goal = self._free[self.np_random.choice(len(self._free), 2, replace=False)]
@@ -69,7 +75,7 @@ class SceneDrive(gymnasium.Env[Any, np.ndarray]):
         self.goal, self.yaw, self.count = goal, float(self.np_random.uniform(-0.5, 0.5)), 0
         return self._observe(), {}
 
-    def step(self, action: np.ndarray):
+    def step(self, action: Float[np.ndarray, "2"]) -> tuple[Observed, float, bool, bool, dict[str, Any]]:
         """Turns, then drives; returns what gymnasium asks for, with ``bumped`` in the last."""
         speed, turn = np.clip(np.asarray(action, np.float64), -1, 1)
         before = float(np.linalg.norm(self.goal - self.robot.place))
@@ -82,11 +88,11 @@ class SceneDrive(gymnasium.Env[Any, np.ndarray]):
         reward = before - after + float(arrived) - 0.1 * bumped - 0.005
         return self._observe(), reward, arrived, self.count >= self.steps, {"bumped": bumped}
 
-    def render(self) -> np.ndarray:
+    def render(self) -> UInt8[np.ndarray, "height width 3"]:
         """The camera's picture."""
         return self._observe()["rgb"]
 
-    def _observe(self) -> dict[str, np.ndarray]:
+    def _observe(self) -> Observed:
         eye = torch.tensor([[*self.robot.place, self.robot.foot + EYE]], dtype=torch.float32)
         seen = self.sensor.observe(robot_cameras(eye, torch.tensor([self.yaw]), self.height, self.width))
         x, y = self.goal - self.robot.place

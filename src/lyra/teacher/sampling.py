@@ -17,8 +17,9 @@ from diffusers import EDMEulerScheduler
 from jaxtyping import Float
 from torch import Tensor
 
-Network = Callable[[Tensor, Tensor], Tensor]
-Denoise = Callable[[Tensor, Tensor], Tensor]
+Latents = Float[Tensor, "batch channel time height width"]
+Network = Callable[[Latents, Float[Tensor, "batch"]], Latents]
+Denoise = Callable[[Latents, Float[Tensor, "batch"]], Latents]
 
 SIGMA_DATA = 0.5
 AUGMENT_SIGMA = 0.001
@@ -68,19 +69,19 @@ def guide(conditional: Network, unconditional: Network, guidance: float) -> Netw
 class KnownFrame:
     """The first latent frame, which is given."""
 
-    first_frame: Float[Tensor, "batch channel time height width"]
+    first_frame: Latents
     """Normalized latents; only the first latent frame is read."""
-    augment_noise: Float[Tensor, "batch channel time height width"]
+    augment_noise: Latents
     """Unit normal, the same at every step and for every clip."""
 
-    def mask(self, sigma: Tensor) -> Tensor:
+    def mask(self, sigma: Float[Tensor, ""]) -> Latents:
         """1 at the first frame while it is imposed, else 0."""
         known = torch.zeros_like(self.first_frame)
         if sigma > AUGMENT_SIGMA:
             known[:, :, 0] = 1
         return known
 
-    def impose(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def impose(self, x: Latents, sigma: Float[Tensor, ""]) -> Latents:
         """A state with the known frame in it, at the state's noise level."""
         # The known frame carries noise of AUGMENT_SIGMA, scaled so that c_in of the current level brings it to the
         # network as c_in of its own level would.
@@ -88,7 +89,7 @@ class KnownFrame:
         mask = self.mask(sigma)
         return mask * (self.first_frame + AUGMENT_SIGMA * self.augment_noise) * rescale + (1 - mask) * x
 
-    def estimate(self, denoise: Denoise, x: Tensor, sigma: Tensor) -> Tensor:
+    def estimate(self, denoise: Denoise, x: Latents, sigma: Float[Tensor, ""]) -> Latents:
         """The clean estimate of an imposed state, with the known frame in it."""
         mask = self.mask(sigma)
         return mask * self.first_frame + (1 - mask) * denoise(x, sigma.expand(len(x)))
@@ -96,12 +97,12 @@ class KnownFrame:
 
 def sample_euler(
     denoise: Denoise,
-    noise: Float[Tensor, "batch channel time height width"],
+    noise: Latents,
     sigmas: Float[Tensor, "steps_plus_one"],
-    first_frame: Float[Tensor, "batch channel time height width"],
-    augment_noise: Float[Tensor, "batch channel time height width"],
-    on_step: Callable[[int, Tensor], None] | None = None,
-) -> Float[Tensor, "batch channel time height width"]:
+    first_frame: Latents,
+    augment_noise: Latents,
+    on_step: Callable[[int, Latents], None] | None = None,
+) -> Latents:
     """Draws latents whose first latent frame is known, as published: Euler steps, one denoising each.
 
     Args:
@@ -126,11 +127,11 @@ def sample_euler(
 
 def sample_heun(
     denoise: Denoise,
-    noise: Float[Tensor, "batch channel time height width"],
+    noise: Latents,
     sigmas: Float[Tensor, "steps_plus_one"],
-    first_frame: Float[Tensor, "batch channel time height width"],
-    augment_noise: Float[Tensor, "batch channel time height width"],
-) -> Float[Tensor, "batch channel time height width"]:
+    first_frame: Latents,
+    augment_noise: Latents,
+) -> Latents:
     """Heun's second-order steps: two denoisings each, one at the last. Arguments as for ``sample_euler``.
 
     Source: Karras et al. 2022, algorithm 1.
@@ -150,11 +151,11 @@ def sample_heun(
 
 def sample_multistep(
     denoise: Denoise,
-    noise: Float[Tensor, "batch channel time height width"],
+    noise: Latents,
     sigmas: Float[Tensor, "steps_plus_one"],
-    first_frame: Float[Tensor, "batch channel time height width"],
-    augment_noise: Float[Tensor, "batch channel time height width"],
-) -> Float[Tensor, "batch channel time height width"]:
+    first_frame: Latents,
+    augment_noise: Latents,
+) -> Latents:
     """Second order from the step before, one denoising each. Arguments as for ``sample_euler``.
 
     Source: DPM-Solver++ (2M), Lu et al. 2022, algorithm 2 with alpha = 1; the last step, to sigma 0, is first order.
@@ -177,12 +178,12 @@ def sample_multistep(
 
 def sample_renoised(
     denoise: Denoise,
-    noise: Float[Tensor, "batch channel time height width"],
+    noise: Latents,
     sigmas: Float[Tensor, "steps_plus_one"],
-    first_frame: Float[Tensor, "batch channel time height width"],
-    augment_noise: Float[Tensor, "batch channel time height width"],
-    draw_noise: Callable[[int], Float[Tensor, "batch channel time height width"]],
-) -> Float[Tensor, "batch channel time height width"]:
+    first_frame: Latents,
+    augment_noise: Latents,
+    draw_noise: Callable[[int], Latents],
+) -> Latents:
     """Jumps to the clean estimate and noises it again to the next level, for networks distilled to few steps.
 
     Args:

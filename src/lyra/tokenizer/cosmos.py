@@ -40,10 +40,14 @@ class CosmosTokenizer(nn.Module):
         """Video of raw latents, not clamped."""
         return self.vae.decode(latents, return_dict=False)[0]
 
-    def normalize(self, latents: Float[Tensor, "*batch channel latent_time h w"]) -> Tensor:
+    def normalize(
+        self, latents: Float[Tensor, "*batch channel latent_time h w"]
+    ) -> Float[Tensor, "*batch channel latent_time h w"]:
         """Raw to normalized latents."""
         return self.statistics.normalize(latents)
 
-    def denormalize(self, latents: Float[Tensor, "*batch channel latent_time h w"]) -> Tensor:
+    def denormalize(
+        self, latents: Float[Tensor, "*batch channel latent_time h w"]
+    ) -> Float[Tensor, "*batch channel latent_time h w"]:
         """Normalized to raw latents."""
         return self.statistics.denormalize(latents)

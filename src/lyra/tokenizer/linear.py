@@ -13,10 +13,10 @@ from lyra.tokenizer.tokenizer import LatentSpec, LatentStatistics
 class LinearTokenizer(nn.Module):
     """Whitened principal components of causal space-time patches, the first frame apart."""
 
-    first_mean: Tensor
-    first_basis: Tensor
-    later_mean: Tensor
-    later_basis: Tensor
+    first_mean: Float[Tensor, "patch"]
+    first_basis: Float[Tensor, "patch channel"]
+    later_mean: Float[Tensor, "patches"]
+    later_basis: Float[Tensor, "patches channel"]
 
     def __init__(self, channels: int = 16, temporal: int = 4, spatial: int = 4, latent_frames: int = 5):
         super().__init__()
@@ -58,11 +58,15 @@ class LinearTokenizer(nn.Module):
         pattern = "b t h w (c p q r) -> b c (t p) (h q) (w r)"
         return torch.cat([rearrange(first, pattern, c=3, q=s, r=s), rearrange(later, pattern, c=3, q=s, r=s)], dim=2)
 
-    def normalize(self, latents: Float[Tensor, "*batch channel latent_time h w"]) -> Tensor:
+    def normalize(
+        self, latents: Float[Tensor, "*batch channel latent_time h w"]
+    ) -> Float[Tensor, "*batch channel latent_time h w"]:
         """Raw to normalized latents."""
         return self.statistics.normalize(latents)
 
-    def denormalize(self, latents: Float[Tensor, "*batch channel latent_time h w"]) -> Tensor:
+    def denormalize(
+        self, latents: Float[Tensor, "*batch channel latent_time h w"]
+    ) -> Float[Tensor, "*batch channel latent_time h w"]:
         """Normalized to raw latents."""
         return self.statistics.denormalize(latents)
 

@@ -70,11 +70,15 @@ class TiledTokenizer:
             parts.append(video[:, :, known:])
         return torch.cat(parts, dim=2)
 
-    def normalize(self, latents: Float[Tensor, "*batch channel latent_time h w"]) -> Tensor:
+    def normalize(
+        self, latents: Float[Tensor, "*batch channel latent_time h w"]
+    ) -> Float[Tensor, "*batch channel latent_time h w"]:
         """Raw to normalized latents."""
         return self.tokenizer.normalize(latents)
 
-    def denormalize(self, latents: Float[Tensor, "*batch channel latent_time h w"]) -> Tensor:
+    def denormalize(
+        self, latents: Float[Tensor, "*batch channel latent_time h w"]
+    ) -> Float[Tensor, "*batch channel latent_time h w"]:
         """Normalized to raw latents."""
         return self.tokenizer.denormalize(latents)
 
@@ -135,11 +139,15 @@ class HostedTokenizer:
         """Video of raw latents, not clamped."""
         return self._run(self.worker.decode, latents)
 
-    def normalize(self, latents: Float[Tensor, "*batch channel latent_time h w"]) -> Tensor:
+    def normalize(
+        self, latents: Float[Tensor, "*batch channel latent_time h w"]
+    ) -> Float[Tensor, "*batch channel latent_time h w"]:
         """Raw to normalized latents."""
         return self._run(self.worker.normalize, latents)
 
-    def denormalize(self, latents: Float[Tensor, "*batch channel latent_time h w"]) -> Tensor:
+    def denormalize(
+        self, latents: Float[Tensor, "*batch channel latent_time h w"]
+    ) -> Float[Tensor, "*batch channel latent_time h w"]:
         """Normalized to raw latents."""
         return self._run(self.worker.denormalize, latents)
 

@@ -55,11 +55,15 @@ class Tokenizer(Protocol):
         """Video of raw latents, not clamped."""
         ...
 
-    def normalize(self, latents: Float[Tensor, "*batch channel latent_time h w"]) -> Tensor:
+    def normalize(
+        self, latents: Float[Tensor, "*batch channel latent_time h w"]
+    ) -> Float[Tensor, "*batch channel latent_time h w"]:
         """Raw to normalized latents."""
         ...
 
-    def denormalize(self, latents: Float[Tensor, "*batch channel latent_time h w"]) -> Tensor:
+    def denormalize(
+        self, latents: Float[Tensor, "*batch channel latent_time h w"]
+    ) -> Float[Tensor, "*batch channel latent_time h w"]:
         """Normalized to raw latents."""
         ...
 
@@ -71,8 +75,8 @@ class LatentStatistics(nn.Module):
     statistics use those of the last latent frame.
     """
 
-    mean: Tensor
-    std: Tensor
+    mean: Float[Tensor, "channel latent_time"]
+    std: Float[Tensor, "channel latent_time"]
 
     def __init__(self, channels: int, latent_frames: int, sigma_data: float = 0.5):
         super().__init__()
@@ -84,11 +88,15 @@ class LatentStatistics(nn.Module):
         frame = torch.arange(latents.shape[-3], device=latents.device).clamp(max=statistic.shape[1] - 1)
         return statistic[:, frame, None, None].to(latents.dtype)
 
-    def normalize(self, latents: Float[Tensor, "*batch channel latent_time h w"]) -> Tensor:
+    def normalize(
+        self, latents: Float[Tensor, "*batch channel latent_time h w"]
+    ) -> Float[Tensor, "*batch channel latent_time h w"]:
         """Raw to normalized latents."""
         return (latents - self._at(self.mean, latents)) / self._at(self.std, latents) * self.sigma_data
 
-    def denormalize(self, latents: Float[Tensor, "*batch channel latent_time h w"]) -> Tensor:
+    def denormalize(
+        self, latents: Float[Tensor, "*batch channel latent_time h w"]
+    ) -> Float[Tensor, "*batch channel latent_time h w"]:
         """Normalized to raw latents."""
         return latents / self.sigma_data * self._at(self.std, latents) + self._at(self.mean, latents)
 

@@ -14,6 +14,7 @@ from string import Template
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from lyra.files import write_atomically
 from lyra.files.strict_json import to_json
@@ -132,7 +133,7 @@ def _describe_camera(camera: Cameras, means: np.ndarray) -> dict[str, Any]:
     }
 
 
-def middle_depth(pose: np.ndarray, means: np.ndarray) -> float:
+def middle_depth(pose: Float[np.ndarray, "4 4"], means: Float[np.ndarray, "splat 3"]) -> float:
     """Median z-depth of the points in front of a camera (``pose`` to world), 1 where there is none."""
     depths = (means.astype(np.float64) - pose[:3, 3]) @ pose[:3, 2]
     in_front = depths[depths > NEAR]

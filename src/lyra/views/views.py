@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from lyra.cache.warp import DepthCache, EdgeFilter, MovingCache, WarpSettings, build_cache
@@ -93,7 +93,7 @@ class Views:
         seen = motion.moving.float().mean(0) < 0.5
         return MovingCache(moments, replace(behind, reliable=behind.reliable & seen))
 
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Shaped[Tensor, "..."]]:
         """What is written of it; the first picture under the same names in every file."""
         first = {"image": self.images[0], "depth": self.depth[0], "intrinsics": self.cameras.intrinsics[0]}
         pictures = {
@@ -133,7 +133,7 @@ class Views:
             raise LyraError(f"{path} is damaged ({error!r}): generate the scene anew") from error
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, Tensor]) -> "Views":
+    def from_tensors(cls, tensors: dict[str, Shaped[Tensor, "..."]]) -> "Views":
         """Of what ``tensors`` gave."""
         video = {name.removeprefix("video."): tensor for name, tensor in tensors.items() if name.startswith("video.")}
         if video:
