@@ -3,11 +3,12 @@
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
+from lyra.cli.evaluate import evaluate
 from lyra.cli.export import export
 from lyra.cli.learn import report, synthesize, train
 from lyra.cli.notes import show_notes
@@ -17,9 +18,6 @@ from lyra.errors import LyraError
 from lyra.files.strict_json import to_json
 from lyra.geometry.trajectories import TRAJECTORY_NAMES
 from lyra.scene.times import TimeOptions
-
-if TYPE_CHECKING:
-    from lyra.engine.engine import Engine
 
 Out = Annotated[Path, arg(aliases=["-o"], help="Where the result goes.")]
 
@@ -238,74 +236,6 @@ def verify(
 
 
 @app.command
-def evaluate(
-    what: Positional[Literal["scene", "worlds", "dynamic", "mesh"]],
-    folder: Positional[Path | None] = None,
-    /,
-    *,
-    json_: Annotated[bool, arg(name="json", help="One JSON object on stdout.")] = False,
-    model: str | None = None,
-    scenes: int | None = None,
-    report: Path | None = None,
-    device: str = "auto",
-) -> None:
-    """Measures a scene, or a model.
-
-    Args:
-        what: "scene": a finished scene against its photo. "worlds": a model on procedural worlds that it never saw,
-            from one picture each, beside simpler methods. "dynamic": the same on worlds that move, from one video each.
-            "mesh": the surfaces of such scenes against the true ones.
-        folder: The scene's folder.
-        json_: One JSON object on stdout.
-        model: Which model sees the worlds; mini when left out.
-        scenes: How many worlds; 16, or 8 that move or are meshed, when left out.
-        report: Folder for pictures of the worlds.
-        device: Where the networks run: auto, cpu, cuda or cuda:N.
-    """
-    if what == "scene":
-        if (model, scenes, report) != (None, None, None):
-            raise LyraError("a finished scene is measured as it is: leave out --model, --scenes and --report")
-        if folder is None:
-            raise LyraError("give the folder of the scene: lyra evaluate scene FOLDER")
-        from lyra.evaluation import evaluate_scene
-
-        numbers = evaluate_scene(folder)
-        rows = [numbers]
-    else:
-        if folder is not None:
-            raise LyraError(f"evaluate {what} makes its own worlds: leave out {folder}")
-        if scenes is not None and scenes < 1:
-            raise LyraError(f"{scenes} worlds: give at least 1")
-        from lyra.engine.engine import Engine
-        from lyra.models.loading import load
-
-        numbers = _evaluate_model(what, Engine(load(model or "mini"), device), scenes, report)
-        rows = numbers["rows"]
-    if json_:
-        print(to_json(numbers))
-    else:
-        from lyra.files.tables import format_table
-
-        print(format_table(rows))
-
-
-def _evaluate_model(
-    what: Literal["worlds", "dynamic", "mesh"], engine: "Engine", scenes: int | None, report: Path | None
-) -> dict:
-    if what == "worlds":
-        from lyra.evaluation.still_worlds import WorldsOptions, evaluate_worlds
-
-        return evaluate_worlds(engine, WorldsOptions(scenes or WorldsOptions.scenes), report)
-    if what == "mesh":
-        from lyra.evaluation.mesh_worlds import MeshWorldsOptions, evaluate_meshes
-
-        return evaluate_meshes(engine, MeshWorldsOptions(scenes or MeshWorldsOptions.scenes))
-    from lyra.evaluation.moving_worlds import DynamicOptions, evaluate_dynamic
-
-    return evaluate_dynamic(engine, DynamicOptions(scenes or DynamicOptions.scenes), report)
-
-
-@app.command
 def bench(
     name: Positional[Literal["render", "mamba", "decoder", "training", "teacher", "sensor"]],
     /,
@@ -435,7 +365,7 @@ def convert(
             convert_tokenizer(file, out, sha256)
 
 
-for command in (train, synthesize, report, export):
+for command in (evaluate, train, synthesize, report, export):
     app.command(command)
 
 

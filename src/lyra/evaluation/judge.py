@@ -79,5 +79,10 @@ class PerceptualDistance:
         self, first: Float[Tensor, "batch 3 height width"], second: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch"]:
         """Distance of each pair."""
-        pairs = zip(self.features(first.clamp(0, 1)), self.features(second.clamp(0, 1)), strict=True)
+        return self.distance(first, self.features(second.clamp(0, 1)))
+
+    @torch.no_grad()
+    def distance(self, images: Float[Tensor, "batch 3 height width"], features: list[Tensor]) -> Float[Tensor, "batch"]:
+        """Distance to pictures whose features are known."""
+        pairs = zip(self.features(images.clamp(0, 1)), features, strict=True)
         return torch.stack([(a - b).square().sum(1).mean((1, 2)) for a, b in pairs]).sum(0)

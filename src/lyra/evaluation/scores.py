@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lyra.cache.warp import build_cache, render_cache
+from lyra.errors import LyraError
 from lyra.evaluation.judge import PerceptualDistance
 from lyra.evaluation.metrics import psnr, ssim
 from lyra.geometry.cameras import Cameras, look_up, pixel_rays, project, z_depth_factor
@@ -80,9 +82,11 @@ def fill_with_nearest(
     for index, mask in enumerate(covered):
         if not bool(mask.any()) or bool(mask.all()):
             continue
-        known = places[mask]
+        # The nearest covered pixel has a hole beside it: between it and the hole another would be nearer.
+        beside = mask & (F.max_pool2d((~mask)[None].float(), 3, 1, 1)[0] > 0)
+        known = places[beside]
         nearest = torch.cat([torch.cdist(part, known).argmin(1) for part in places[~mask].split(2048)])
-        filled[index][:, ~mask] = images[index][:, mask][:, nearest]
+        filled[index][:, ~mask] = images[index][:, beside][:, nearest]
     return filled
 
 
@@ -105,36 +109,64 @@ def baselines(
     }
 
 
+Values = dict[str, dict[str, list[list[float]]]]
+"""By method and by metric, a list a scene: one number a view, or one for the whole scene."""
+
+
 class Scores:
-    """Sums of every method's errors over scenes and views."""
+    """Every method's errors over scenes and views."""
 
     def __init__(self, judge: PerceptualDistance | None):
         self.judge = judge
-        self.values: dict[str, dict[str, list[float]]] = {}
+        self.values: Values = {}
 
     def add(self, truth: TrueViews, methods: Mapping[str, Float[Tensor, "view 3 height width"]]) -> None:
-        """Measures every method on one scene's views."""
+        """Measures every method on one scene's views.
+
+        Raises:
+            LyraError: a method has not as many frames as the truth: a missing frame is no black one.
+        """
         visible = truth.visible[:, None]
+        perceptual = self._judge(truth.color, methods)
         for method, color in methods.items():
+            if len(color) != len(truth.color):
+                raise LyraError(f"method {method!r} shows {len(color)} of {len(truth.color)} frames: make the rest")
             error = (color.clamp(0, 1) - truth.color).square()
             row = self.values.setdefault(method, {})
             measured = {
                 "psnr": [psnr(a, b) for a, b in zip(color, truth.color, strict=True)],
                 "ssim": [ssim(a.clamp(0, 1), b) for a, b in zip(color, truth.color, strict=True)],
-                "perceptual": self.judge(color, truth.color).tolist() if self.judge else [],
+                "perceptual": perceptual[method],
                 # Holes differ much in size: their errors are summed over a scene before the logarithm.
                 "psnr_visible": _masked_psnr(error, visible),
                 "psnr_holes": _masked_psnr(error, ~visible),
             }
             for name, numbers in measured.items():
-                row.setdefault(name, []).extend(numbers)
+                row.setdefault(name, []).append(numbers)
+
+    def _judge(self, truth: Tensor, methods: Mapping[str, Tensor]) -> dict[str, list[float]]:
+        """View by view, so that the truth is looked at once and memory stays small."""
+        found: dict[str, list[float]] = {method: [] for method in methods}
+        for index in range(len(truth) if self.judge else 0):
+            assert self.judge is not None
+            features = self.judge.features(truth[index : index + 1])
+            for method, color in methods.items():
+                found[method].append(self.judge.distance(color[index : index + 1], features).item())
+        return found
 
     def rows(self) -> list[dict[str, str | float | None]]:
         """Means over views, and over scenes for the masked ones."""
-        return [
-            {"method": method} | {name: sum(v) / len(v) if v else None for name, v in row.items()}
-            for method, row in self.values.items()
-        ]
+        return mean_rows(self.values)
+
+
+def mean_rows(values: Values) -> list[dict[str, str | float | None]]:
+    """One row a method: its name and the means; None where there is nothing to measure."""
+
+    def mean(scenes: list[list[float]]) -> float | None:
+        numbers = [number for scene in scenes for number in scene]
+        return sum(numbers) / len(numbers) if numbers else None
+
+    return [{"method": method} | {name: mean(v) for name, v in row.items()} for method, row in values.items()]
 
 
 def _masked_psnr(error: Tensor, mask: Tensor) -> list[float]:

@@ -1,0 +1,130 @@
+"""``lyra evaluate``: what is measured, and how it is told."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from lyra.errors import LyraError
+from lyra.files.strict_json import to_json
+
+What = Literal["scene", "worlds", "dynamic", "mesh", "posed"]
+
+
+@dataclass(frozen=True)
+class CaptureOptions:
+    """Of posed captures: what a model is given, and what it is asked for."""
+
+    input_frame: tuple[int, ...] | None = None
+    """Numbers of the frames that are given, the input view first; 0 when left out."""
+    stride: int | None = None
+    """Every how many frames are asked for; as many as leave no more than --most when left out."""
+    most: int | None = None
+    """Frames that are asked for at most; 24 when left out."""
+    index: Path | None = None
+    """Evaluation index of pixelSplat: the given and asked frames by scene."""
+    size: int | None = None
+    """Pixels of the longer side; 256 when left out."""
+
+
+def evaluate(
+    what: Positional[What],
+    folder: Positional[Path | None] = None,
+    /,
+    *,
+    json_: Annotated[bool, arg(name="json", help="One JSON object on stdout.")] = False,
+    model: str | None = None,
+    scenes: int | None = None,
+    seed: int | None = None,
+    capture: Annotated[CaptureOptions, arg(name="")] = CaptureOptions(),
+    report: Path | None = None,
+    device: str = "auto",
+) -> None:
+    """Measures a scene, or a model.
+
+    Args:
+        what: "scene": a finished scene against its photo. "worlds": a model on procedural worlds that it never saw,
+            from one picture each, beside simpler methods. "dynamic": the same on worlds that move, from one video each.
+            "mesh": the surfaces of such scenes against the true ones. "posed": a model on real captures: one picture
+            of each in, the others compared with what it shows at their cameras.
+        folder: The scene's folder; the capture's, or one that holds several (docs/evaluation.md).
+        json_: One JSON object on stdout.
+        model: Which model is measured; mini when left out.
+        scenes: How many worlds; 16, or 8 that move or are meshed, when left out.
+        seed: Of the teacher's noise; 0 when left out.
+        capture: Of posed captures.
+        report: Folder for pictures of the worlds.
+        device: Where the networks run: auto, cpu, cuda or cuda:N.
+    """
+    _check(what, folder, scenes, capture)
+    if what == "scene":
+        if (model, seed, report) != (None, None, None):
+            raise LyraError("a finished scene is measured as it is: leave out --model, --seed and --report")
+        assert folder is not None
+        from lyra.evaluation import evaluate_scene
+
+        numbers: dict[str, Any] = evaluate_scene(folder)
+        rows = [numbers]
+    elif what == "posed":
+        assert folder is not None
+        numbers = _evaluate_posed(folder, model, seed, capture, device)
+        rows = numbers["rows"]
+    else:
+        numbers = _evaluate_worlds(what, model, scenes, seed, report, device)
+        rows = numbers["rows"]
+    if json_:
+        print(to_json(numbers))
+    else:
+        from lyra.files.tables import format_table
+
+        print(format_table(rows))
+        if "depth" in numbers:
+            print(format_table([{"depth": "", **numbers["depth"]}]))
+
+
+def _check(what: What, folder: Path | None, scenes: int | None, capture: CaptureOptions) -> None:
+    if what in ("scene", "posed") and folder is None:
+        raise LyraError(f"give the folder: lyra evaluate {what} FOLDER")
+    if what not in ("scene", "posed") and folder is not None:
+        raise LyraError(f"evaluate {what} makes its own worlds: leave out {folder}")
+    if what in ("scene", "posed") and scenes is not None:
+        raise LyraError(f"evaluate {what} measures what is in the folder: leave out --scenes")
+    if scenes is not None and scenes < 1:
+        raise LyraError(f"{scenes} worlds: give at least 1")
+    if what != "posed" and capture != CaptureOptions():
+        given = ", ".join(f"--{name.replace('_', '-')}" for name, value in vars(capture).items() if value is not None)
+        raise LyraError(f"{given}: of captures alone; leave it out, or evaluate posed FOLDER")
+    if capture.index is not None and (capture.input_frame, capture.stride, capture.most) != (None, None, None):
+        raise LyraError("an index says which frames: leave out --input-frame, --stride and --most")
+    if (capture.stride or 1) < 1 or (capture.most or 1) < 1 or capture.stride == 0 or capture.most == 0:
+        raise LyraError("--stride and --most count frames: give at least 1")
+
+
+def _evaluate_posed(folder: Path, model: str | None, seed: int | None, capture: CaptureOptions, device: str) -> dict:
+    from lyra.evaluation.posed_sets import PosedOptions, evaluate_posed
+    from lyra.models.loading import load
+
+    given: dict[str, Any] = {name: value for name, value in vars(capture).items() if value is not None}
+    return evaluate_posed(load(model or "mini"), folder, PosedOptions(**given, seed=seed or 0), device)[0]
+
+
+def _evaluate_worlds(
+    what: What, model: str | None, scenes: int | None, seed: int | None, report: Path | None, device: str
+) -> dict:
+    from lyra.engine.engine import Engine
+    from lyra.models.loading import load
+
+    engine = Engine(load(model or "mini"), device)
+    chosen: dict[str, Any] = {name: value for name, value in (("scenes", scenes), ("seed", seed)) if value is not None}
+    if what == "worlds":
+        from lyra.evaluation.still_worlds import WorldsOptions, evaluate_worlds
+
+        return evaluate_worlds(engine, WorldsOptions(**chosen), report)
+    if what == "mesh":
+        from lyra.evaluation.mesh_worlds import MeshWorldsOptions, evaluate_meshes
+
+        return evaluate_meshes(engine, MeshWorldsOptions(**chosen))
+    from lyra.evaluation.moving_worlds import DynamicOptions, evaluate_dynamic
+
+    return evaluate_dynamic(engine, DynamicOptions(**chosen), report)
