@@ -14,7 +14,7 @@ from lyra.geometry.gaussians import Gaussians, matrix_from_quaternion, prune
 from lyra.geometry.trajectories import TRAJECTORY_NAMES, TrajectoryName, trajectory_cameras
 from lyra.models.recipe import MINI
 from lyra.student import DecoderConfig, GaussianDecoder, StudentInputs, decode_scene, prepare_student_inputs
-from lyra.student.decoder import activate_cache, activate_ray
+from lyra.student.decoder import activate_cache, activate_ray, share_kept
 from lyra.student.inputs import splat_frame_indices
 from lyra.tokenizer.linear import LinearTokenizer
 from lyra.tokenizer.tokenizer import LatentSpec
@@ -292,6 +292,14 @@ def test_pruning_keeps_the_most_opaque_share(keep: float):
         assert kept.opacities.min() == threshold
     else:
         assert torch.allclose(kept.means, every.means[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(("views", "share"), [(1, 0.6), (2, 0.3), (6, 0.1), (9, 0.1)])
+def test_few_clips_keep_as_many_gaussians_as_six_would(views: int, share: float):
+    """Of the small student; the paper's keeps its share of any number."""
+    assert share_kept(replace(SMALL, keep=0.1), views) == pytest.approx(share)
+    assert share_kept(replace(SMALL, keep=0.4), 1) == 1.0
+    assert share_kept(replace(PAPER, keep=0.1), views) == 0.1
 
 
 @pytest.mark.parametrize("kind", ["small", "paper"])

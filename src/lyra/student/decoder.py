@@ -23,6 +23,10 @@ RAW_CHANNELS = 12
 """distance 1, color 3, scale 3, rotation 4, opacity 1."""
 
 
+PRUNED_VIEWS = 6
+"""Clips of a scene that the share of Gaussians is meant for that pruning keeps."""
+
+
 @dataclass(frozen=True)
 class DecoderConfig:
     """Size and geometry of a decoder. The defaults are the paper's."""
@@ -437,7 +441,7 @@ def decode_scene(decoder: GaussianDecoder, inputs: StudentInputs) -> Gaussians:
     Gaussians are made view by view and pruned at once, so that no more than one view's are there unpruned.
     """
     config = decoder.config
-    keep, count = config.keep, count_gaussians(config, inputs)
+    keep, count = share_kept(config, inputs.latents.shape[1]), count_gaussians(config, inputs)
     best: Gaussians | None = None
     for gaussians in decoder.stream(inputs):
         gaussians = gaussians.map(lambda tensor: tensor[0])
@@ -447,6 +451,17 @@ def decode_scene(decoder: GaussianDecoder, inputs: StudentInputs) -> Gaussians:
             best = prune(best, min(round(keep * count), config.most or count))
     assert best is not None
     return best
+
+
+def share_kept(config: DecoderConfig, views: int) -> float:
+    """The share of its Gaussians that a scene of some clips keeps.
+
+    Those of "cache" geometry learn what to leave out from ``PRUNED_VIEWS`` clips, of which most show the same: fewer
+    keep as many as those would, or the picture has holes.
+    """
+    if config.geometry != "cache":
+        return config.keep
+    return min(1.0, config.keep * max(1.0, PRUNED_VIEWS / views))
 
 
 def count_gaussians(config: DecoderConfig, inputs: StudentInputs) -> int:
