@@ -327,7 +327,7 @@ def decode(
 
 @app.command
 def convert(
-    what: Positional[Literal["lyra-decoder", "gen3c", "cosmos-tokenizer"]],
+    what: Positional[Literal["lyra-decoder", "gen3c", "cosmos-tokenizer", "lpips", "re10k-chunk"]],
     file: Positional[Path],
     /,
     out: Out,
@@ -338,12 +338,13 @@ def convert(
     heads: int | None = None,
     precision: Literal["bfloat16", "float16", "float32"] = "bfloat16",
 ) -> None:
-    """Turns published weights into a model's folder; parts that are there already stay.
+    """Turns published weights into a model's folder; parts that are there already stay. Pickles are read here alone.
 
     Args:
         what: Which published network.
-        file: lyra_static.pt, lyra_dynamic.pt or GEN3C's model.pt; for cosmos-tokenizer its folder.
-        out: Folder of the model.
+        file: lyra_static.pt, lyra_dynamic.pt or GEN3C's model.pt; for cosmos-tokenizer its folder; for lpips
+            torchvision's vgg16-397923af.pth; for re10k-chunk a .torch file of pixelSplat's.
+        out: Folder of the model; for lpips the file that LYRA_LPIPS names, for re10k-chunk the data set's folder.
         tokenizer: For gen3c: folder of the Cosmos tokenizer, converted along.
         sha256: What the file's SHA-256 must be.
         scene: For lyra-decoder: kind of scenes; "auto" goes by the file's name, else by its weights.
@@ -363,6 +364,14 @@ def convert(
             from lyra.models.convert.cosmos_tokenizer import convert_tokenizer
 
             convert_tokenizer(file, out, sha256)
+        case "lpips":
+            from lyra.models.convert.lpips_weights import convert_lpips
+
+            convert_lpips(file, out, sha256)
+        case "re10k-chunk":
+            from lyra.models.convert.real_estate_chunks import convert_chunk
+
+            print(f"{len(convert_chunk(file, out))} scenes in {out}", file=sys.stderr)
 
 
 for command in (evaluate, train, synthesize, report, export):

@@ -16,6 +16,7 @@ from lyra.evaluation.captured_scenes import ShownCapture, describe, show_capture
 from lyra.evaluation.depth_scores import score_depth
 from lyra.evaluation.itinerary import Itinerary, indexed_itinerary, plan_itinerary, read_index
 from lyra.evaluation.judge import PerceptualDistance
+from lyra.evaluation.lpips_distance import LpipsDistance
 from lyra.evaluation.scores import Scores, Values, mean_rows
 from lyra.files.posed_folders import Capture, find_captures
 from lyra.models.model import Model
@@ -71,7 +72,7 @@ def evaluate_posed(
         judge = PerceptualDistance()
     except MissingExtraError:
         judge = None
-    scores, shown, facts = Scores(judge), [], []
+    scores, shown, facts = Scores(judge, LpipsDistance.find()), [], []
     for capture, itinerary in tqdm(jobs, desc="captures", disable=len(jobs) < 2):
         with Engine(model, device, config=shape_of(model, capture, itinerary, options.size)) as engine:
             one = show_capture(engine, capture, itinerary, options.seed)
@@ -136,7 +137,8 @@ def split_by_baseline(values: Values, shown: Sequence[ShownCapture]) -> list[dic
                         [v for v, keep in zip(scene, mask.tolist(), strict=True) if keep] if scene else []
                         for scene, mask in zip(row[name], inside, strict=True)
                     ]
-                    for name in ("psnr", "ssim", "perceptual")
+                    for name in ("psnr", "ssim", "perceptual", "lpips")
+                    if name in row
                 }
                 for method, row in values.items()
             }

@@ -14,6 +14,7 @@ from torch import Tensor
 from lyra.cache.warp import build_cache, render_cache
 from lyra.errors import LyraError
 from lyra.evaluation.judge import PerceptualDistance
+from lyra.evaluation.lpips_distance import LpipsDistance
 from lyra.evaluation.metrics import psnr, ssim
 from lyra.geometry.cameras import Cameras, look_up, pixel_rays, project, z_depth_factor
 from lyra.geometry.sky import MAX_DEPTH, is_sky
@@ -116,8 +117,10 @@ Values = dict[str, dict[str, list[list[float]]]]
 class Scores:
     """Every method's errors over scenes and views."""
 
-    def __init__(self, judge: PerceptualDistance | None):
+    def __init__(self, judge: PerceptualDistance | None, lpips: LpipsDistance | None = None):
+        """Takes who judges: the row ``lpips`` is there only with LPIPS' own weights."""
         self.judge = judge
+        self.lpips = lpips
         self.values: Values = {}
 
     def add(self, truth: TrueViews, methods: Mapping[str, Float[Tensor, "view 3 height width"]]) -> None:
@@ -127,7 +130,8 @@ class Scores:
             LyraError: a method has not as many frames as the truth: a missing frame is no black one.
         """
         visible = truth.visible[:, None]
-        perceptual = self._judge(truth.color, methods)
+        perceptual = _judge(self.judge, truth.color, methods)
+        lpips = _judge(self.lpips, truth.color, methods)
         for method, color in methods.items():
             if len(color) != len(truth.color):
                 raise LyraError(f"method {method!r} shows {len(color)} of {len(truth.color)} frames: make the rest")
@@ -141,22 +145,27 @@ class Scores:
                 "psnr_visible": _masked_psnr(error, visible),
                 "psnr_holes": _masked_psnr(error, ~visible),
             }
+            if self.lpips is not None:
+                measured["lpips"] = lpips[method]
             for name, numbers in measured.items():
                 row.setdefault(name, []).append(numbers)
-
-    def _judge(self, truth: Tensor, methods: Mapping[str, Tensor]) -> dict[str, list[float]]:
-        """View by view, so that the truth is looked at once and memory stays small."""
-        found: dict[str, list[float]] = {method: [] for method in methods}
-        for index in range(len(truth) if self.judge else 0):
-            assert self.judge is not None
-            features = self.judge.features(truth[index : index + 1])
-            for method, color in methods.items():
-                found[method].append(self.judge.distance(color[index : index + 1], features).item())
-        return found
 
     def rows(self) -> list[dict[str, str | float | None]]:
         """Means over views, and over scenes for the masked ones."""
         return mean_rows(self.values)
+
+
+def _judge(
+    judge: PerceptualDistance | LpipsDistance | None, truth: Tensor, methods: Mapping[str, Tensor]
+) -> dict[str, list[float]]:
+    """View by view, so that the truth is looked at once and memory stays small."""
+    found: dict[str, list[float]] = {method: [] for method in methods}
+    for index in range(len(truth) if judge else 0):
+        assert judge is not None
+        features = judge.features(truth[index : index + 1])
+        for method, color in methods.items():
+            found[method].append(judge.distance(color[index : index + 1], features).item())
+    return found
 
 
 def mean_rows(values: Values) -> list[dict[str, str | float | None]]:

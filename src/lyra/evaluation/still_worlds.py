@@ -12,6 +12,7 @@ from lyra.engine.engine import Engine
 from lyra.engine.paths import preset_paths
 from lyra.errors import MissingExtraError
 from lyra.evaluation.judge import PerceptualDistance
+from lyra.evaluation.lpips_distance import LpipsDistance
 from lyra.evaluation.scores import Scores, TrueViews, baselines, visible_from
 from lyra.files import save_image
 from lyra.files.photos import Photo
@@ -55,7 +56,7 @@ def evaluate_worlds(engine: Engine, options: WorldsOptions = WorldsOptions(), re
         judge = PerceptualDistance()
     except MissingExtraError:
         judge = None
-    scores = Scores(judge)
+    scores = Scores(judge, LpipsDistance.find())
     for index in tqdm(range(options.scenes), desc="worlds"):
         truth, methods = show_world(engine, FIRST_HELD_OUT_SEED + index, options)
         scores.add(truth, methods)

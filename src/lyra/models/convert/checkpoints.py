@@ -73,8 +73,12 @@ def check_digest(path: Path, sha256: str | None) -> str:
     return digest
 
 
-def load_weights(path: Path) -> Any:
+def load_weights(path: Path, legacy: bool = False) -> Any:
     """What ``torch.load`` gives of a file under its restricted unpickler, memory-mapped.
+
+    Args:
+        path: The file.
+        legacy: Whether it may be of torch's old format, which is no zip; it is then read whole.
 
     Raises:
         LyraError: the file is no zip-format torch file, or holds objects that are no plain data.
@@ -82,7 +86,7 @@ def load_weights(path: Path) -> Any:
     # Transformer Engine files its quantisation state as in-memory files: bytes, of which nothing is used.
     with torch.serialization.safe_globals([io.BytesIO]):
         try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=not legacy)
         except pickle.UnpicklingError as error:
             reason = next((line for line in str(error).splitlines() if "global" in line.lower()), "")
             raise LyraError(
