@@ -3,6 +3,7 @@
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,7 +59,7 @@ def _vgg16(pretrained: bool = False, **_: object) -> nn.Module:
     return network
 
 
-def _reference(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
+def _reference(monkeypatch: pytest.MonkeyPatch) -> Any:
     """``lpips.LPIPS(net="vgg")`` with a trunk of random weights and its own fitted layers."""
     stub, models = types.ModuleType("torchvision"), types.ModuleType("torchvision.models")
     models.vgg16 = _vgg16  # pyright: ignore[reportAttributeAccessIssue]
@@ -77,6 +78,7 @@ def test_lpips_is_the_package_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for number, layer in zip(numbers, convolutions, strict=True):
         # He's scale: by torch's own the deep layers of a random network answer next to nothing.
         nn.init.kaiming_normal_(layer.weight)
+        assert layer.bias is not None
         trunk |= {f"features.{number}.weight": layer.weight.data, f"features.{number}.bias": layer.bias.data}
     torch.save(trunk | {"classifier.0.weight": torch.zeros(2, 2)}, tmp_path / "vgg16.pth")
     with pytest.raises(LyraError, match="download it again"):

@@ -2,14 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 from lyra.errors import LyraError
 from lyra.files.strict_json import to_json
 
-What = Literal["scene", "worlds", "dynamic", "mesh", "posed"]
+if TYPE_CHECKING:
+    from lyra.engine.engine import Engine
+    from lyra.evaluation.still_worlds import WorldsOptions
+
+What = Literal["scene", "worlds", "dynamic", "mesh", "posed", "compare"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class CaptureOptions:
 def evaluate(
     what: Positional[What],
     folder: Positional[Path | None] = None,
+    other: Positional[Path | None] = None,
     /,
     *,
     json_: Annotated[bool, arg(name="json", help="One JSON object on stdout.")] = False,
@@ -47,28 +52,37 @@ def evaluate(
         what: "scene": a finished scene against its photo. "worlds": a model on procedural worlds that it never saw,
             from one picture each, beside simpler methods. "dynamic": the same on worlds that move, from one video each.
             "mesh": the surfaces of such scenes against the true ones. "posed": a model on real captures: one picture
-            of each in, the others compared with what it shows at their cameras.
-        folder: The scene's folder; the capture's, or one that holds several (docs/evaluation.md).
+            of each in, the others compared with what it shows at their cameras. "compare": two reports.
+        folder: The scene's folder; the capture's, or one that holds several (docs/evaluation.md); a report's.
+        other: The report that is compared with it.
         json_: One JSON object on stdout.
         model: Which model is measured; mini when left out.
         scenes: How many worlds; 16, or 8 that move or are meshed, when left out.
         seed: Of the teacher's noise; 0 when left out.
         capture: Of posed captures.
-        report: Folder for pictures of the worlds.
+        report: Folder for a page and its numbers (worlds, posed), or for pictures of worlds that move.
         device: Where the networks run: auto, cpu, cuda or cuda:N.
     """
-    _check(what, folder, scenes, capture)
+    _check(what, folder, other, scenes, capture)
+    measured = (model, seed, report) != (None, None, None)
+    if what in ("scene", "compare") and measured:
+        raise LyraError(f"evaluate {what} takes what is there as it is: leave out --model, --seed and --report")
     if what == "scene":
-        if (model, seed, report) != (None, None, None):
-            raise LyraError("a finished scene is measured as it is: leave out --model, --seed and --report")
         assert folder is not None
         from lyra.evaluation import evaluate_scene
 
         numbers: dict[str, Any] = evaluate_scene(folder)
         rows = [numbers]
+    elif what == "compare":
+        assert folder is not None
+        assert other is not None
+        from lyra.evaluation.comparison import compare_reports
+
+        numbers = compare_reports(folder, other)
+        rows = numbers["rows"]
     elif what == "posed":
         assert folder is not None
-        numbers = _evaluate_posed(folder, model, seed, capture, device)
+        numbers = _evaluate_posed(folder, model, seed, capture, report, device)
         rows = numbers["rows"]
     else:
         numbers = _evaluate_worlds(what, model, scenes, seed, report, device)
@@ -81,14 +95,20 @@ def evaluate(
         print(format_table(rows))
         if "depth" in numbers:
             print(format_table([{"depth": "", **numbers["depth"]}]))
+        for name, (before, after) in numbers.get("changed", {}).items():
+            print(f"{name}: {before} -> {after}")
 
 
-def _check(what: What, folder: Path | None, scenes: int | None, capture: CaptureOptions) -> None:
-    if what in ("scene", "posed") and folder is None:
+def _check(what: What, folder: Path | None, other: Path | None, scenes: int | None, capture: CaptureOptions) -> None:
+    given = ("scene", "posed", "compare")
+    if what == "compare" and (folder is None or other is None):
+        raise LyraError("give two reports: lyra evaluate compare A B")
+    if what in given and folder is None:
         raise LyraError(f"give the folder: lyra evaluate {what} FOLDER")
-    if what not in ("scene", "posed") and folder is not None:
-        raise LyraError(f"evaluate {what} makes its own worlds: leave out {folder}")
-    if what in ("scene", "posed") and scenes is not None:
+    surplus = other if what in given else folder
+    if what != "compare" and surplus is not None:
+        raise LyraError(f"evaluate {what} takes {'one folder' if what in given else 'no folder'}: leave out {surplus}")
+    if what in given and scenes is not None:
         raise LyraError(f"evaluate {what} measures what is in the folder: leave out --scenes")
     if scenes is not None and scenes < 1:
         raise LyraError(f"{scenes} worlds: give at least 1")
@@ -101,12 +121,24 @@ def _check(what: What, folder: Path | None, scenes: int | None, capture: Capture
         raise LyraError("--stride and --most count frames: give at least 1")
 
 
-def _evaluate_posed(folder: Path, model: str | None, seed: int | None, capture: CaptureOptions, device: str) -> dict:
+def _evaluate_posed(
+    folder: Path, model: str | None, seed: int | None, capture: CaptureOptions, report: Path | None, device: str
+) -> dict:
+    from lyra.evaluation.gallery import Gallery
     from lyra.evaluation.posed_sets import PosedOptions, evaluate_posed
+    from lyra.evaluation.report_page import describe_provenance, write_report
+    from lyra.evaluation.stages import Stages
     from lyra.models.loading import load
 
     given: dict[str, Any] = {name: value for name, value in vars(capture).items() if value is not None}
-    return evaluate_posed(load(model or "mini"), folder, PosedOptions(**given, seed=seed or 0), device)[0]
+    options, loaded = PosedOptions(**given, seed=seed or 0), load(model or "mini")
+    gallery, stages = None if report is None else Gallery(), Stages()
+    numbers, values, _ = evaluate_posed(loaded, folder, options, device, gallery, stages)
+    if report is not None and gallery is not None:
+        names = [one["name"] for one in numbers["captures"]]
+        told = describe_provenance(loaded, options.seed, options)
+        write_report(report, "posed", numbers, values, names, gallery, stages, told)
+    return numbers
 
 
 def _evaluate_worlds(
@@ -118,9 +150,9 @@ def _evaluate_worlds(
     engine = Engine(load(model or "mini"), device)
     chosen: dict[str, Any] = {name: value for name, value in (("scenes", scenes), ("seed", seed)) if value is not None}
     if what == "worlds":
-        from lyra.evaluation.still_worlds import WorldsOptions, evaluate_worlds
+        from lyra.evaluation.still_worlds import WorldsOptions
 
-        return evaluate_worlds(engine, WorldsOptions(**chosen), report)
+        return _report_worlds(engine, WorldsOptions(**chosen), report)
     if what == "mesh":
         from lyra.evaluation.mesh_worlds import MeshWorldsOptions, evaluate_meshes
 
@@ -128,3 +160,19 @@ def _evaluate_worlds(
     from lyra.evaluation.moving_worlds import DynamicOptions, evaluate_dynamic
 
     return evaluate_dynamic(engine, DynamicOptions(**chosen), report)
+
+
+def _report_worlds(engine: "Engine", options: "WorldsOptions", report: Path | None) -> dict:
+    from lyra.evaluation.gallery import Gallery
+    from lyra.evaluation.report_page import describe_provenance, write_report
+    from lyra.evaluation.scores import find_scores
+    from lyra.evaluation.stages import Stages
+    from lyra.evaluation.still_worlds import FIRST_HELD_OUT_SEED, evaluate_worlds
+
+    gallery, stages, scores = None if report is None else Gallery(), Stages(), find_scores()
+    numbers = evaluate_worlds(engine, options, gallery, stages, scores)
+    if report is not None and gallery is not None:
+        names = [f"world {FIRST_HELD_OUT_SEED + index}" for index in range(options.scenes)]
+        told = describe_provenance(engine.model, options.seed, options)
+        write_report(report, "worlds", numbers, scores.values, names, gallery, stages, told)
+    return numbers

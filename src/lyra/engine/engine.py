@@ -49,17 +49,6 @@ _FRAMES_LOOKED_AT = 5
 """Frames of a path at which pictures are compared in how much of the path they cover."""
 
 
-class LostPathError(LyraError):
-    """A path of several clips goes where nothing of the scene is in sight."""
-
-    def __init__(self, clip: str):
-        super().__init__(
-            f"the path leaves the scene: nothing known is in sight at the end of clip {clip!r}; move less (--movement)"
-        )
-        self.clip = clip
-        """After whose last frame the path cannot go on."""
-
-
 class Engine:
     """A model where it works. As a context it gives the model's networks back to where they were."""
 
@@ -274,7 +263,10 @@ class Engine:
                 depth = scene_depth(self.estimator.predict(image))
             aligned = align_depth(depth, nearest.nan_to_num(posinf=0.0), nearest.isfinite())
         except ValueError as error:
-            raise LostPathError(name) from error
+            raise LyraError(
+                f"the path leaves the scene: nothing known is in sight at the end of clip {name!r}; move less "
+                "(--movement)"
+            ) from error
         return build_cache(image[None] * 2 - 1, aligned[None], camera, self.config.edges, self.config.warp)
 
     def _finish(self, shelf: Shelf, name: str, clip: Clip) -> None:

@@ -16,12 +16,13 @@ from torch import Tensor
 
 from lyra.cache.warp import build_cache, render_cache
 from lyra.depth import scene_depth
-from lyra.engine.engine import Engine, LostPathError
-from lyra.engine.paths import CameraPath
+from lyra.engine.engine import Engine
+from lyra.engine.paths import CameraPath, split_path
 from lyra.engine.shots import Shelf
 from lyra.errors import LyraError
 from lyra.evaluation.itinerary import Itinerary, lay_path, turned
 from lyra.evaluation.scores import TrueViews, fill_with_mean, fill_with_nearest, visible_from
+from lyra.evaluation.stages import Stages
 from lyra.files.posed_folders import Capture, CapturedViews, load_views
 from lyra.geometry.cameras import Cameras
 from lyra.geometry.gaussians import Gaussians
@@ -66,7 +67,9 @@ class ShownCapture:
     input: Float[Tensor, "3 height width"]
 
 
-def show_capture(engine: Engine, capture: Capture, itinerary: Itinerary, seed: int = 0) -> ShownCapture:
+def show_capture(
+    engine: Engine, capture: Capture, itinerary: Itinerary, seed: int = 0, stages: Stages | None = None
+) -> ShownCapture:
     """Every method's picture of a capture's frames.
 
     Args:
@@ -74,20 +77,24 @@ def show_capture(engine: Engine, capture: Capture, itinerary: Itinerary, seed: i
         capture: With at least the itinerary's frames.
         itinerary: What is given, asked for and passed.
         seed: Of the teacher's noise.
+        stages: Where time and memory are noted.
 
     Raises:
         LyraError: a frame is missing or damaged.
     """
+    stages = stages or Stages()
     passed = [i for _, way in itinerary.ways for i in way]
     tried = search_frame(capture, itinerary.inputs[0]) if len(itinerary.inputs) == 1 else None
     numbers = list(dict.fromkeys([*itinerary.inputs, *itinerary.targets, *passed]))
     if tried is not None and tried not in numbers:
         numbers.append(tried)
-    loaded = load_views(capture, numbers, engine.config.height, engine.config.width)
+    with stages("read"):
+        loaded = load_views(capture, numbers, engine.config.height, engine.config.width)
     place = {number: index for index, number in enumerate(numbers)}
     given = list(range(len(itinerary.inputs)))
-    views, _ = engine.views([loaded.photos[i] for i in given], loaded.cameras[given])
-    unit = find_unit(views, loaded, len(given), tried, place)
+    with stages("depth and unit"):
+        views, _ = engine.views([loaded.photos[i] for i in given], loaded.cameras[given])
+        unit = find_unit(views, loaded, len(given), tried, place)
     poses = loaded.cameras.camera_to_world.clone()
     poses[:, :3, 3] *= unit.value
     cameras = replace(loaded.cameras, camera_to_world=poses)
@@ -95,21 +102,25 @@ def show_capture(engine: Engine, capture: Capture, itinerary: Itinerary, seed: i
     if not targets:
         raise LyraError(f"{capture.folder}: the only other frame tells the unit, none is left: give more frames")
     picks = [place[number] for number in targets]
-    frames, clips, lost = film(engine, views, itinerary, cameras, place, seed)
-    gaussians = engine.decode([clips], views)
-    assert isinstance(gaussians, Gaussians)
+    with stages("teacher"):
+        frames, clips, lost = film(engine, views, itinerary, cameras, place, seed)
+    with stages("student"):
+        gaussians = engine.decode([clips], views)
+        assert isinstance(gaussians, Gaussians)
     asked = cameras[picks]
-    rendering = render(gaussians, asked)
+    with stages("render"):
+        rendering = render(gaussians, asked)
+    with stages("baselines"):
+        simple = view_baselines(views, asked)
     methods = {
         "student": rendering.color.clamp(0, 1),
         "teacher": torch.stack([frames[number] for number in targets]),
-        **view_baselines(views, asked),
+        **simple,
     }
     depth = {}
     if loaded.depth is not None:
-        depth["true"] = loaded.depth[picks]
+        depth["true"], depth["student"] = loaded.depth[picks], rendering.depth
         depth["network"] = torch.stack([_predict(engine, loaded.photos[i].image) for i in picks])
-        depth["student"] = rendering.depth
     visible = see_visible(views, asked, loaded, place[itinerary.inputs[0]], picks, unit.value)
     truth = TrueViews(loaded.images[picks], asked, visible)
     distance = torch.cdist(asked.centers, cameras.centers[given]).amin(1)
@@ -182,9 +193,13 @@ def film(
         try:
             [clips] = engine.imagine(views, list(paths.values()), seed, shelf, quiet=True)
             break
-        except LostPathError as problem:
-            name, _, number = problem.clip.rpartition("_")
-            paths[name] = _shortened(paths[name], int(number), length)
+        except LyraError:
+            # A path that leaves what is known ends in the middle: its first clips are on the shelf, and are kept.
+            finished = {name: _count_finished(path, views, shelf, length) for name, path in paths.items()}
+            cut = [name for name, (done, whole) in finished.items() if 0 < done < whole]
+            if not cut:
+                raise
+            paths[cut[0]] = _shortened(paths[cut[0]], finished[cut[0]][0], length)
     frames: dict[int, Tensor] = {}
     lost: set[int] = set()
     taken = 0
@@ -197,6 +212,11 @@ def film(
             frames[number] = film_frames[min(at, len(film_frames) - 1)]
             lost |= {number} if at >= len(film_frames) else set()
     return frames, clips, lost
+
+
+def _count_finished(path: CameraPath, views: Views, shelf: Shelf, length: int) -> tuple[int, int]:
+    names = list(split_path(path, views.cameras.intrinsics[0], length))
+    return sum(name in shelf for name in names), len(names)
 
 
 def _shortened(path: CameraPath, clips: int, length: int) -> CameraPath:

@@ -1,7 +1,7 @@
 """LPIPS of VGG, with its published weights alone: those of torchvision's VGG16 and the fitted ones of ``lpips``.
 
 Both are pickles: ``lyra convert lpips vgg16-397923af.pth -o lpips.safetensors`` reads them once, and ``LYRA_LPIPS``
-names what it wrote. Without them there is no LPIPS; what stands in every table is the distance of ``lyra.evaluation.judge``.
+names what it wrote. Without them there is no LPIPS; in every table stands the distance of ``lyra.evaluation.judge``.
 
 Source: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric" (2018), version 0.1.
 """

@@ -11,13 +11,13 @@ import torch
 from tqdm import tqdm
 
 from lyra.engine.engine import Engine
-from lyra.errors import LyraError, MissingExtraError
+from lyra.errors import LyraError
 from lyra.evaluation.captured_scenes import ShownCapture, describe, show_capture
 from lyra.evaluation.depth_scores import score_depth
+from lyra.evaluation.gallery import Gallery
 from lyra.evaluation.itinerary import Itinerary, indexed_itinerary, plan_itinerary, read_index
-from lyra.evaluation.judge import PerceptualDistance
-from lyra.evaluation.lpips_distance import LpipsDistance
-from lyra.evaluation.scores import Scores, Values, mean_rows
+from lyra.evaluation.scores import Values, find_scores, mean_rows
+from lyra.evaluation.stages import Stages
 from lyra.files.posed_folders import Capture, find_captures
 from lyra.models.model import Model
 from lyra.views.sizes import fit_shape
@@ -50,7 +50,12 @@ LONGER = 256
 
 @torch.no_grad()
 def evaluate_posed(
-    model: Model, folder: Path, options: PosedOptions = PosedOptions(), device: str = "auto"
+    model: Model,
+    folder: Path,
+    options: PosedOptions = PosedOptions(),
+    device: str = "auto",
+    gallery: Gallery | None = None,
+    stages: Stages | None = None,
 ) -> tuple[dict[str, Any], Values, list[ShownCapture]]:
     """Student, teacher and baselines on one capture, or on all captures of a folder.
 
@@ -59,6 +64,8 @@ def evaluate_posed(
         folder: A capture, or a folder of captures.
         options: What is given and asked for.
         device: Where the networks run.
+        gallery: Where pictures are kept for a report.
+        stages: Where time and memory are noted.
 
     Returns:
         ``frames``, ``rows`` (one a method), ``by_baseline`` (the same by distance), ``captures`` (layout, shape, unit)
@@ -67,17 +74,18 @@ def evaluate_posed(
     Raises:
         LyraError: there is no capture, or one is damaged.
     """
+    stages = stages or Stages()
     jobs = list(plan_captures(folder, options, model.config.teacher.frames - 1))
-    try:
-        judge = PerceptualDistance()
-    except MissingExtraError:
-        judge = None
-    scores, shown, facts = Scores(judge, LpipsDistance.find()), [], []
+    scores, shown, facts = find_scores(), [], []
     for capture, itinerary in tqdm(jobs, desc="captures", disable=len(jobs) < 2):
         with Engine(model, device, config=shape_of(model, capture, itinerary, options.size)) as engine:
-            one = show_capture(engine, capture, itinerary, options.seed)
+            one = show_capture(engine, capture, itinerary, options.seed, stages)
             shape = [engine.config.width, engine.config.height]
-        scores.add(one.truth, one.methods)
+        with stages("scores"):
+            scores.add(one.truth, one.methods)
+        if gallery is not None:
+            labels = [f"frame {i}, {d:.2f} away" for i, d in zip(one.targets, one.baselines.tolist(), strict=True)]
+            gallery.add(capture.name, one.input, one.truth.color, one.methods, labels)
         shown.append(one)
         facts.append(
             {"name": capture.name, "layout": capture.layout, "input": list(itinerary.inputs), "size": shape}

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lyra.cache.warp import build_cache, render_cache
-from lyra.errors import LyraError
+from lyra.errors import LyraError, MissingExtraError
 from lyra.evaluation.judge import PerceptualDistance
 from lyra.evaluation.lpips_distance import LpipsDistance
 from lyra.evaluation.metrics import psnr, ssim
@@ -31,6 +31,8 @@ class TrueViews:
     cameras: Cameras
     visible: Bool[Tensor, "view height width"]
     """Seen in the input view too; the rest are holes."""
+    given: Float[Tensor, "3 height width"] | None = None
+    """The input picture."""
 
 
 def visible_from(
@@ -153,6 +155,15 @@ class Scores:
     def rows(self) -> list[dict[str, str | float | None]]:
         """Means over views, and over scenes for the masked ones."""
         return mean_rows(self.values)
+
+
+def find_scores() -> Scores:
+    """With the judges that are installed."""
+    try:
+        judge = PerceptualDistance()
+    except MissingExtraError:
+        judge = None
+    return Scores(judge, LpipsDistance.find())
 
 
 def _judge(

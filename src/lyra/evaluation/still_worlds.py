@@ -1,7 +1,6 @@
 """A model on held-out worlds: one picture in, all six trajectories out, compared with the true pictures."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -10,11 +9,9 @@ from tqdm import tqdm
 
 from lyra.engine.engine import Engine
 from lyra.engine.paths import preset_paths
-from lyra.errors import MissingExtraError
-from lyra.evaluation.judge import PerceptualDistance
-from lyra.evaluation.lpips_distance import LpipsDistance
-from lyra.evaluation.scores import Scores, TrueViews, baselines, visible_from
-from lyra.files import save_image
+from lyra.evaluation.gallery import Gallery
+from lyra.evaluation.scores import Scores, TrueViews, baselines, find_scores, visible_from
+from lyra.evaluation.stages import Stages
 from lyra.files.photos import Photo
 from lyra.geometry.cameras import Cameras, concatenate_cameras, intrinsics_from_fov
 from lyra.geometry.gaussians import Gaussians
@@ -41,31 +38,37 @@ class WorldsOptions:
 
 
 @torch.no_grad()
-def evaluate_worlds(engine: Engine, options: WorldsOptions = WorldsOptions(), report: Path | None = None) -> dict:
+def evaluate_worlds(
+    engine: Engine,
+    options: WorldsOptions = WorldsOptions(),
+    gallery: Gallery | None = None,
+    stages: Stages | None = None,
+    scores: Scores | None = None,
+) -> dict:
     """Student, teacher and baselines on held-out worlds.
 
     Args:
         engine: With all parts of a model.
         options: How many worlds and views.
-        report: Folder for one picture a world: truth, student, teacher and cache at the trajectories' ends.
+        gallery: Where pictures are kept for a report.
+        stages: Where time and memory are noted.
+        scores: Where every number is kept.
 
     Returns:
         ``scenes`` and ``rows``, one a method; ``perceptual`` is None without the extra ``evaluate``.
     """
-    try:
-        judge = PerceptualDistance()
-    except MissingExtraError:
-        judge = None
-    scores = Scores(judge, LpipsDistance.find())
+    stages = stages or Stages()
+    scores = scores or find_scores()
     for index in tqdm(range(options.scenes), desc="worlds"):
-        truth, methods = show_world(engine, FIRST_HELD_OUT_SEED + index, options)
-        scores.add(truth, methods)
-        if report is not None:
-            last = len(truth.color) // len(TRAJECTORY_NAMES)
-            ends = range(last - 1, len(truth.color), last)
-            order = [truth.color, *(methods[name] for name in ("student", "teacher", "cache"))]
-            rows = [torch.cat([colors[i] for i in ends], dim=-1) for colors in order]
-            save_image(torch.cat(rows, dim=-2).clamp(0, 1), report / f"{index:03d}.png")
+        seed = FIRST_HELD_OUT_SEED + index
+        with stages("worlds and model"):
+            truth, methods = show_world(engine, seed, options)
+        with stages("scores"):
+            scores.add(truth, methods)
+        if gallery is not None:
+            count = len(truth.color) // len(TRAJECTORY_NAMES)
+            labels = [f"{name} {i + 1} of {count}" for name in TRAJECTORY_NAMES for i in range(count)]
+            gallery.add(f"world {seed}", truth.given, truth.color, methods, labels)
     return {"scenes": options.scenes, "rows": scores.rows()}
 
 
@@ -86,7 +89,7 @@ def show_world(
     picks = list(range(options.stride, teacher.frames, options.stride))
     cameras = concatenate_cameras([clip.cameras[picks] for clip in clips])
     colors, depths = render_world(world, cameras)
-    truth = TrueViews(colors, cameras, visible_from(true_depth[0], camera, depths, cameras))
+    truth = TrueViews(colors, cameras, visible_from(true_depth[0], camera, depths, cameras), image)
     gaussians = engine.decode([clips], views)
     assert isinstance(gaussians, Gaussians)
     methods = {
