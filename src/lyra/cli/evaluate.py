@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lyra.engine.engine import Engine
     from lyra.evaluation.still_worlds import WorldsOptions
 
-What = Literal["scene", "worlds", "dynamic", "mesh", "posed", "compare"]
+What = Literal["scene", "worlds", "dynamic", "mesh", "posed", "compare", "ablation"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ def evaluate(
     seed: int | None = None,
     capture: Annotated[CaptureOptions, arg(name="")] = CaptureOptions(),
     report: Path | None = None,
+    run: Path | None = None,
     device: str = "auto",
 ) -> None:
     """Measures a scene, or a model.
@@ -53,7 +54,9 @@ def evaluate(
             from one picture each, beside simpler methods. "dynamic": the same on worlds that move, from one video each.
             "mesh": the surfaces of such scenes against the true ones. "posed": a model on real captures: one picture
             of each in, the others compared with what it shows at their cameras. "compare": two reports.
-        folder: The scene's folder; the capture's, or one that holds several (docs/evaluation.md); a report's.
+            "ablation": one of the paper's on held-out worlds, by name: trajectories, steps, fusion or pruning.
+        folder: The scene's folder; the capture's, or one that holds several (docs/evaluation.md); a report's;
+            an ablation's name.
         other: The report that is compared with it.
         json_: One JSON object on stdout.
         model: Which model is measured; mini when left out.
@@ -61,54 +64,61 @@ def evaluate(
         seed: Of the teacher's noise; 0 when left out.
         capture: Of posed captures.
         report: Folder for a page and its numbers (worlds, posed), or for pictures of worlds that move.
+        run: Of an ablation: folder of what is finished, from which it goes on; runs/ablations when left out.
         device: Where the networks run: auto, cpu, cuda or cuda:N.
     """
-    _check(what, folder, other, scenes, capture)
-    measured = (model, seed, report) != (None, None, None)
-    if what in ("scene", "compare") and measured:
-        raise LyraError(f"evaluate {what} takes what is there as it is: leave out --model, --seed and --report")
-    if what == "scene":
-        assert folder is not None
-        from lyra.evaluation import evaluate_scene
-
-        numbers: dict[str, Any] = evaluate_scene(folder)
-        rows = [numbers]
-    elif what == "compare":
-        assert folder is not None
-        assert other is not None
-        from lyra.evaluation.comparison import compare_reports
-
-        numbers = compare_reports(folder, other)
-        rows = numbers["rows"]
-    elif what == "posed":
-        assert folder is not None
-        numbers = _evaluate_posed(folder, model, seed, capture, report, device)
-        rows = numbers["rows"]
-    else:
-        numbers = _evaluate_worlds(what, model, scenes, seed, report, device)
-        rows = numbers["rows"]
+    asked = _Asked(what, folder, other, model, scenes, seed, capture, report, run, device)
+    _check_places(asked)
+    _check_options(asked)
+    numbers = _measure(asked)
     if json_:
         print(to_json(numbers))
-    else:
-        from lyra.files.tables import format_table
+        return
+    from lyra.files.tables import format_table
 
-        print(format_table(rows))
-        if "depth" in numbers:
-            print(format_table([{"depth": "", **numbers["depth"]}]))
-        for name, (before, after) in numbers.get("changed", {}).items():
-            print(f"{name}: {before} -> {after}")
+    print(format_table(numbers.get("rows", [numbers])))
+    if "depth" in numbers:
+        print(format_table([{"depth": "", **numbers["depth"]}]))
+    for name, (before, after) in numbers.get("changed", {}).items():
+        print(f"{name}: {before} -> {after}")
 
 
-def _check(what: What, folder: Path | None, other: Path | None, scenes: int | None, capture: CaptureOptions) -> None:
-    given = ("scene", "posed", "compare")
-    if what == "compare" and (folder is None or other is None):
+@dataclass(frozen=True)
+class _Asked:
+    what: What
+    folder: Path | None
+    other: Path | None
+    model: str | None
+    scenes: int | None
+    seed: int | None
+    capture: CaptureOptions
+    report: Path | None
+    run: Path | None
+    device: str
+
+
+def _check_places(asked: _Asked) -> None:
+    what, of_folder = asked.what, asked.what in ("scene", "posed", "compare", "ablation")
+    if what == "compare" and (asked.folder is None or asked.other is None):
         raise LyraError("give two reports: lyra evaluate compare A B")
-    if what in given and folder is None:
+    if what == "ablation" and asked.folder is None:
+        raise LyraError("name the ablation: trajectories, steps, fusion or pruning")
+    if of_folder and asked.folder is None:
         raise LyraError(f"give the folder: lyra evaluate {what} FOLDER")
-    surplus = other if what in given else folder
+    surplus = asked.other if of_folder else asked.folder
     if what != "compare" and surplus is not None:
-        raise LyraError(f"evaluate {what} takes {'one folder' if what in given else 'no folder'}: leave out {surplus}")
-    if what in given and scenes is not None:
+        raise LyraError(f"evaluate {what} takes {'one folder' if of_folder else 'no folder'}: leave out {surplus}")
+    if asked.run is not None and what != "ablation":
+        raise LyraError("--run is an ablation's folder: leave it out")
+    if what == "ablation" and (asked.seed, asked.report) != (None, None):
+        raise LyraError("an ablation has two seeds and a folder of its own: leave out --seed and --report")
+    if what in ("scene", "compare") and (asked.model, asked.seed, asked.report) != (None, None, None):
+        raise LyraError(f"evaluate {what} takes what is there as it is: leave out --model, --seed and --report")
+
+
+def _check_options(asked: _Asked) -> None:
+    what, scenes, capture = asked.what, asked.scenes, asked.capture
+    if what in ("scene", "posed", "compare") and scenes is not None:
         raise LyraError(f"evaluate {what} measures what is in the folder: leave out --scenes")
     if scenes is not None and scenes < 1:
         raise LyraError(f"{scenes} worlds: give at least 1")
@@ -117,8 +127,30 @@ def _check(what: What, folder: Path | None, other: Path | None, scenes: int | No
         raise LyraError(f"{given}: of captures alone; leave it out, or evaluate posed FOLDER")
     if capture.index is not None and (capture.input_frame, capture.stride, capture.most) != (None, None, None):
         raise LyraError("an index says which frames: leave out --input-frame, --stride and --most")
-    if (capture.stride or 1) < 1 or (capture.most or 1) < 1 or capture.stride == 0 or capture.most == 0:
+    if any(value is not None and value < 1 for value in (capture.stride, capture.most)):
         raise LyraError("--stride and --most count frames: give at least 1")
+
+
+def _measure(asked: _Asked) -> dict[str, Any]:
+    folder, model = asked.folder, asked.model
+    if folder is None:
+        return _evaluate_worlds(asked.what, model, asked.scenes, asked.seed, asked.report, asked.device)
+    if asked.what == "scene":
+        from lyra.evaluation import evaluate_scene
+
+        return evaluate_scene(folder)
+    if asked.what == "compare":
+        from lyra.evaluation.comparison import compare_reports
+
+        assert asked.other is not None
+        return compare_reports(folder, asked.other)
+    if asked.what == "ablation":
+        from lyra.evaluation.ablations import run_ablation
+        from lyra.models.loading import load
+
+        place = asked.run or Path("runs/ablations")
+        return run_ablation(load(model or "mini"), str(folder), place, asked.scenes or 4, device=asked.device)
+    return _evaluate_posed(folder, model, asked.seed, asked.capture, asked.report, asked.device)
 
 
 def _evaluate_posed(

@@ -1,0 +1,216 @@
+"""The paper's ablations that need no training, at the small model's size, on held-out worlds.
+
+Every arm sees the same worlds, the same picture, depth and noise; only what is named differs. A world of an arm is one
+file: a run that was stopped goes on with the next.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from lyra.engine.engine import Engine
+from lyra.engine.paths import preset_paths
+from lyra.errors import LyraError
+from lyra.evaluation.intervals import difference, interval
+from lyra.evaluation.metrics import psnr, ssim
+from lyra.evaluation.scores import visible_from
+from lyra.evaluation.still_worlds import FIRST_HELD_OUT_SEED, to_true_scale
+from lyra.files import write_atomically
+from lyra.files.clips import Clip
+from lyra.files.photos import Photo
+from lyra.files.strict_json import to_json
+from lyra.geometry.cameras import Cameras, concatenate_cameras, intrinsics_from_fov
+from lyra.geometry.gaussians import Gaussians, merge
+from lyra.models.model import Model
+from lyra.rendering import render
+from lyra.views.views import Views
+from lyra.worlds import render_world, sample_world
+from lyra.worlds.world import INPUT_FOV, World
+
+AblationName = Literal["trajectories", "steps", "fusion", "pruning"]
+PICKS = (8, 16)
+"""Frames of every trajectory that are compared: its middle and its end."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to make a scene of a picture."""
+
+    name: str
+    clips: int = 6
+    """How many trajectories the student is given, in their order."""
+    steps: int | None = None
+    """Of the teacher's sampler; the model's own when None."""
+    keep: float | None = None
+    """Share of Gaussians that pruning keeps; the model's own when None."""
+    fused: bool = True
+    """All clips in one pass; else each by itself, and the Gaussians put together."""
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Arms, the first of which the others are compared with, and what the paper says."""
+
+    arms: tuple[Arm, ...]
+    paper: str
+    expected: Mapping[str, int] | None = None
+    """By arm, the sign of its PSNR's difference from the first arm's by the paper."""
+
+
+ABLATIONS: dict[AblationName, Ablation] = {
+    "trajectories": Ablation(
+        (Arm("6"), *(Arm(str(count), clips=count) for count in (5, 4, 3, 2, 1))),
+        "the decoder is trained on one to six trajectories; more cover more (no table)",
+        {str(count): -1 for count in (5, 4, 3, 2, 1)},
+    ),
+    "steps": Ablation(
+        (Arm("own"), *(Arm(str(steps), steps=steps) for steps in (1, 2, 5, 10, 35))),
+        "35 steps throughout (no table)",
+    ),
+    "fusion": Ablation(
+        (Arm("fused"), Arm("each clip by itself", fused=False)),
+        "24.77 with fusion of several views, 17.73 without",
+        {"each clip by itself": -1},
+    ),
+    "pruning": Ablation(
+        (Arm("own"), Arm("none", keep=1.0), Arm("half", keep=0.5), Arm("a tenth", keep=0.1)),
+        "18 ms a frame with pruning to a fifth, 30 without; about equal quality",
+    ),
+}
+
+
+@torch.no_grad()
+def run_ablation(
+    model: Model, name: str, folder: Path, scenes: int = 4, seeds: Sequence[int] = (0, 1), device: str = "auto"
+) -> dict[str, Any]:
+    """Runs what is left of an ablation, and tells what came out.
+
+    Args:
+        model: All parts.
+        name: Of ``ABLATIONS``.
+        folder: Where finished worlds lie, ``NAME/ARM/WORLD-SEED.json``.
+        scenes: How many worlds.
+        seeds: Of the teacher's noise.
+        device: Where the networks run.
+
+    Returns:
+        ``rows``, one an arm: means over worlds, seeds and views, the difference of PSNR from the first arm with its
+        interval over worlds, and whether its sign agrees with the paper's; ``paper``, in words.
+
+    Raises:
+        LyraError: there is no such ablation, or what lies in the folder is of another model.
+    """
+    if name not in ABLATIONS:
+        raise LyraError(f"there is no ablation {name!r}: give one of {', '.join(ABLATIONS)}")
+    ablation: Ablation = ABLATIONS[name]
+    found: dict[str, list[dict[str, Any]]] = {}
+    mark = {"model": model.config.name, "checksums": dict(model.config.checksums or {})}
+    for arm in tqdm(ablation.arms, desc=name):
+        for index in range(scenes):
+            for seed in seeds:
+                file = folder / name / arm.name.replace(" ", "_") / f"{FIRST_HELD_OUT_SEED + index}-{seed}.json"
+                make = partial(_run_arm, model, arm, FIRST_HELD_OUT_SEED + index, seed, device)
+                found.setdefault(arm.name, []).append(_kept(file, mark, make))
+    return {"scenes": scenes, "seeds": list(seeds), "rows": _rows(ablation, found, len(seeds)), "paper": ablation.paper}
+
+
+def _kept(file: Path, mark: Mapping[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A finished world's numbers, made where they are not there."""
+    if file.is_file():
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if content.get("of") != mark:
+            raise LyraError(f"{file} is of another model: give another --run folder")
+        return content["numbers"]
+    numbers = make()
+    with write_atomically(file) as temporary:
+        temporary.write_text(to_json({"of": mark, "numbers": numbers}) + "\n", encoding="utf-8")
+    return numbers
+
+
+def _run_arm(model: Model, arm: Arm, world_seed: int, seed: int, device: str) -> dict[str, Any]:
+    config = model.config.teacher if arm.steps is None else replace(model.config.teacher, steps=arm.steps)
+    own = model.decoder.config
+    model.decoder.config = own if arm.keep is None else replace(own, keep=arm.keep)
+    try:
+        with Engine(model, device, config=config) as engine:
+            world, views, camera, depth = _see_world(engine, world_seed)
+            began = time.monotonic()
+            paths = preset_paths(seed, config.frames, config.height, config.width)
+            [clips] = engine.imagine(views, paths, seed, quiet=True)
+            gaussians = _decode(engine, arm, clips, views)
+            seconds = time.monotonic() - began
+    finally:
+        model.decoder.config = own
+    picks = sorted({min(pick, config.frames - 1) for pick in PICKS})
+    cameras = concatenate_cameras([clip.cameras[picks] for clip in clips])
+    colors, depths = render_world(world, cameras)
+    visible = visible_from(depth, camera, depths, cameras)
+    began = time.monotonic()
+    shown = render(gaussians, cameras).color.clamp(0, 1)
+    milliseconds = 1000 * (time.monotonic() - began) / len(cameras)
+    return {
+        "psnr": [psnr(a, b) for a, b in zip(shown, colors, strict=True)],
+        "ssim": [ssim(a, b) for a, b in zip(shown, colors, strict=True)],
+        "psnr_visible": [psnr(shown, colors, visible[:, None])],
+        "psnr_holes": [psnr(shown, colors, ~visible[:, None])],
+        **{"gaussians": [len(gaussians)], "render_ms": [milliseconds], "seconds": [seconds]},
+    }
+
+
+def _see_world(engine: Engine, seed: int) -> tuple[World, Views, Cameras, Float[Tensor, "height width"]]:
+    """A held-out world, and what is known of its input picture at the true scale."""
+    config, world = engine.config, sample_world(seed)
+    intrinsics = intrinsics_from_fov(INPUT_FOV, config.height, config.width)
+    camera = Cameras(torch.eye(4)[None], intrinsics[None], config.height, config.width)
+    color, depth = render_world(world, camera)
+    views, _ = engine.views([Photo.of(color[0])], fov=INPUT_FOV)
+    return world, to_true_scale(views, depth[0]), camera, depth[0]
+
+
+def _decode(engine: Engine, arm: Arm, clips: Sequence[Clip], views: Views) -> Gaussians:
+    """The scene of the arm's clips."""
+    groups = [clips[: arm.clips]] if arm.fused else [[clip] for clip in clips[: arm.clips]]
+    parts = [engine.decode([group], views) for group in groups]
+    assert all(isinstance(part, Gaussians) for part in parts)
+    return merge([part for part in parts if isinstance(part, Gaussians)])
+
+
+def _rows(ablation: Ablation, found: Mapping[str, list[dict[str, Any]]], seeds: int) -> list[dict[str, Any]]:
+    rows = []
+    first = _by_world(found[ablation.arms[0].name], seeds)
+    for arm in ablation.arms:
+        numbers = found[arm.name]
+        row: dict[str, Any] = {"arm": arm.name}
+        for name in numbers[0]:
+            flat = [value for one in numbers for value in one[name] if value is not None]
+            row[name] = sum(flat) / len(flat) if flat else None
+        row["psnr_low"], row["psnr_high"] = interval(_by_world(numbers, seeds)) or (None, None)
+        if arm is not ablation.arms[0]:
+            row["difference"], bounds = difference(first, _by_world(numbers, seeds))
+            row["low"], row["high"] = bounds or (None, None)
+            row["agrees"] = _agrees((ablation.expected or {}).get(arm.name), bounds)
+        rows.append(row)
+    return rows
+
+
+def _by_world(numbers: Sequence[Mapping[str, list[float]]], seeds: int) -> list[list[float]]:
+    """PSNR of all views and seeds, a list a world."""
+    return [[v for one in numbers[i : i + seeds] for v in one["psnr"]] for i in range(0, len(numbers), seeds)]
+
+
+def _agrees(expected: int | None, bounds: tuple[float, float] | None) -> str:
+    """Whether a difference has the paper's sign, outside the noise."""
+    if expected is None:
+        return "paper has no figure"
+    if bounds is None or bounds[0] <= 0 <= bounds[1]:
+        return "within noise"
+    return "yes" if (bounds[0] > 0) == (expected > 0) else "no"
