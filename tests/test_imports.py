@@ -30,8 +30,8 @@ def imports_of(module: str) -> frozenset[str]:
 ORDER = (
     "errors",
     "geometry",
+    "worlds",
     "files",
-    "export",
     "device",
     "rendering",
     "export",
@@ -46,8 +46,6 @@ ORDER = (
     "engine",
     "viewer",
     "generate",
-    "simulation",
-    "worlds",
     "simulation",
     "training",
     "evaluation",

@@ -318,8 +318,8 @@ def test_tiles_and_batches_make_a_scene(smoke, tmp_path: Path):
 def test_a_prompt_needs_who_reads_it(smoke, tmp_path: Path, photo: Path):
     cases = [
         (None, GenerateOptions(), "nothing to begin with"),
-        (photo, GenerateOptions(text=TextOptions("a room")), "'smoke' takes no text: give a photo"),
-        (None, GenerateOptions(text=TextOptions("a room")), "takes no text.*--text-to-image"),
+        (photo, GenerateOptions(text=TextOptions("a room")), "'smoke' takes no text: give the photo"),
+        (None, GenerateOptions(text=TextOptions("frobnicated quux")), "nothing in .* can be drawn.*--text-to-image"),
         (None, GenerateOptions(text=TextOptions("a room", text_to_image="nowhere")), "'nowhere' is no folder"),
         (photo, GenerateOptions(depth="nowhere"), "'nowhere' is no folder"),
         (photo, GenerateOptions(steps=0), "0 sampling steps"),

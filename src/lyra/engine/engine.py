@@ -88,7 +88,7 @@ class Engine:
         self.guardrail = guardrail
         self.ranks = ranks or Ranks()
         self._teacher = teacher
-        self._depth = depth
+        self.depth = depth
         self._homes: list[tuple[nn.Module, torch.device]] = []
 
     def __enter__(self) -> "Engine":
@@ -111,8 +111,8 @@ class Engine:
     @property
     def estimator(self) -> DepthEstimator:
         """Of one picture's depth."""
-        if self._depth is not None:
-            return self._depth
+        if self.depth is not None:
+            return self.depth
         self.model.require("depth")
         return self.model.depth
 
@@ -323,7 +323,7 @@ class Engine:
     def _lift_ends(self, clips: Sequence[Clip], cache: DepthCache) -> list[DepthCache]:
         """The points of the last frames of clips that others go on from: those look past what the photos show."""
         lifted: list[DepthCache] = []
-        if self._depth is None and "depth" not in self.model.parts:
+        if self.depth is None and "depth" not in self.model.parts:
             return lifted
         for number, (clip, after) in enumerate(pairwise(clips)):
             end, start = clip.cameras[-1:], after.cameras[:1]

@@ -26,6 +26,7 @@ from lyra.models.text import takes_text
 from lyra.teacher import TeacherConfig
 from lyra.teacher.guardrail import GUARDRAIL_BYTES, Guardrail, choose_guardrail, needs_guardrail
 from lyra.views.sizes import fit_shape
+from lyra.worlds.briefs import read_brief
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,10 @@ def sampling_config(model: Model, options: GenerateOptions) -> TeacherConfig:
     return replace(model.config.teacher, **{name: value for name, value in given.items() if value is not None})
 
 
+PROMPT_ASPECT = (4, 3)
+"""Width and height of the picture of a prompt, for models that work at any shape."""
+
+
 def choose_size(model: Model, config: TeacherConfig, source: Path | None, size: int | None) -> TeacherConfig:
     """The sampling at the input's own shape, as far as the model works at other sizes than the one it was made for.
 
@@ -122,7 +127,7 @@ def choose_size(model: Model, config: TeacherConfig, source: Path | None, size: 
     longer = size or (sizes.video if moving else sizes.photo)
     sizes.check(longer)
     if source is None:
-        width = height = 1
+        width, height = PROMPT_ASPECT
     elif moving:
         width, height = video_shape(source).shown
     elif source.suffix.lower() == ".json":
@@ -137,7 +142,7 @@ def check_text(model: Model, photo_path: Path | None, options: GenerateOptions) 
     """Says before any work what a prompt needs.
 
     Raises:
-        LyraError: there is neither photo nor prompt, or nothing reads the prompt.
+        LyraError: there is neither photo nor prompt, nothing reads the prompt, or no word of it can be drawn.
     """
     text = options.text
     if options.teacher is not None and options.sampler is not None:
@@ -145,13 +150,20 @@ def check_text(model: Model, photo_path: Path | None, options: GenerateOptions) 
     reads = options.teacher is not None or takes_text(model.text)
     if photo_path is None and not text.prompt:
         raise LyraError("nothing to begin with: give a photo, or a text by --prompt")
-    if text.prompt and not reads and (photo_path is not None or text.text_to_image is None):
+    if text.prompt and not reads and photo_path is not None:
         raise LyraError(
-            f"model {model.config.name!r} takes no text: give a photo without a prompt, or name the pipeline that "
-            "makes the first image by --text-to-image"
+            f"model {model.config.name!r} takes no text: give the photo without a prompt, or a prompt alone"
         )
+    if draws_prompt(model, photo_path, options):
+        read_brief(text.prompt)
     if text.prompt and reads and text.text_encoder is None and options.teacher is None:
         raise LyraError("a prompt needs T5: name its folder, or owner/name@commit, by --text-encoder")
+
+
+def draws_prompt(model: Model, photo_path: Path | None, options: GenerateOptions) -> bool:
+    """Whether the first picture is drawn from the worlds: of a model that reads no text, without a pipeline for it."""
+    reads = options.teacher is not None or takes_text(model.text)
+    return photo_path is None and bool(options.text.prompt) and not reads and options.text.text_to_image is None
 
 
 def place_model(

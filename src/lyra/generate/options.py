@@ -15,7 +15,9 @@ class TextOptions:
     """What a user decides about text."""
 
     prompt: str = ""
-    """What the scene shows. Without a photo the first image is made from it."""
+    """What the scene shows. Without a photo the first image is made from it; where the model reads no text and no
+    pipeline is named it is drawn from the worlds, by English words for places, things, colors, materials, time of day
+    and weather."""
     text_encoder: str | None = None
     """Folder or owner/name@commit with text_encoder/ and tokenizer/ of T5, for models that read text."""
     text_to_image: str | None = None

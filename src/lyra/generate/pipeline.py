@@ -8,9 +8,10 @@ Each finished clip is on disk before the next begins, so an interrupted run goes
 import json
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ from lyra.device.memory import DeviceOptions, peak_memory_mb, quantize
 from lyra.device.ranks import Ranks, join_ranks
 from lyra.engine.engine import Engine
 from lyra.engine.shots import Shelf
+from lyra.errors import LyraWarning
 from lyra.files import save_image, write_atomically
 from lyra.files.moving_splats import save_4dgs
 from lyra.files.photos import Photo, load_photo
 from lyra.files.videos import Video
-from lyra.generate.decisions import Decisions, decide
+from lyra.generate.decisions import Decisions, decide, draws_prompt
 from lyra.generate.options import GenerateOptions
 from lyra.generate.run_folder import digest_identity, prepare_folder
 from lyra.geometry.dynamic import DynamicGaussians
@@ -36,6 +38,7 @@ from lyra.scene.scene import Scene
 from lyra.teacher import VideoTeacher
 from lyra.teacher.first_image import DEFAULT_IMAGE_MODEL, ImageModel, draw_first_image
 from lyra.viewer.page import write_viewer
+from lyra.views.drawn import draw_prompt
 from lyra.views.views import Views
 
 VIEWS, LENS = "clips/input.safetensors", "clips/input.json"
@@ -121,7 +124,7 @@ def see(engine: Engine, decided: Decisions, out: Path | None, options: GenerateO
     photos = decided.photos
     if not photos and decided.video is None and engine.ranks.first:
         with timings.stage("first image"):
-            photos = [first_photo(decided, options, out)]
+            photos = [first_photo(engine, decided, options, out)]
     ready = out is not None and options.resume and (out / VIEWS).is_file() and (out / LENS).is_file()
     if engine.ranks.first and not ready:
         with timings.stage("depth"):
@@ -136,17 +139,30 @@ def see(engine: Engine, decided: Decisions, out: Path | None, options: GenerateO
     return Seen(Views.load(out / VIEWS), json.loads((out / LENS).read_text()), photos)
 
 
-def first_photo(decided: Decisions, options: GenerateOptions, out: Path | None) -> Photo:
-    """The first image from the prompt, from disk where an interrupted run has left it."""
+def first_photo(engine: Engine, decided: Decisions, options: GenerateOptions, out: Path | None) -> Photo:
+    """The first image from the prompt, from disk where an interrupted run has left it.
+
+    A picture that is drawn from the worlds brings its depth with it.
+    """
     config, device = decided.config, decided.placement.device
+    drawing = None
+    if draws_prompt(engine.model, None, options):
+        drawing = draw_prompt(options.text.prompt, options.seed, config.height, config.width, engine.estimator)
+        for note in drawing.notes:
+            warnings.warn(note, LyraWarning, stacklevel=2)
+        if options.depth == "auto":
+            engine.depth = drawing
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "photo.png" if out is None else out / "clips/photo.png"
-        if not path.exists():
+        if drawing is not None:
+            save_image(drawing.image, path)
+        elif not path.exists():
             source, prompt = options.text.text_to_image, options.text.prompt
             image_model = DEFAULT_IMAGE_MODEL if source is None else ImageModel(source)
             image = draw_first_image(prompt, image_model, config.height, config.width, options.seed, device)
             save_image(image, path)
-        return load_photo(path, config.height, config.width)
+        photo = load_photo(path, config.height, config.width)
+    return photo if drawing is None else replace(photo, notes=(*photo.notes, *drawing.notes))
 
 
 def write_files(scene: Scene, out: Path, title: str) -> None:

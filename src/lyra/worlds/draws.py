@@ -39,7 +39,7 @@ _REACH += [(0.0, 0.0, z) for z in (-0.52, -0.35, -0.18, 0.13, 0.26, 0.39, 0.52)]
 _REACH += [(-0.12, 0.08, 0.0), (-0.12, -0.08, 0.0), (0.0, -0.13, 0.0)]
 
 
-def _input_camera(size: int) -> Cameras:
+def input_camera(size: int) -> Cameras:
     """The camera that fixes a world's scale: the identity with ``INPUT_FOV``."""
     return Cameras(torch.eye(4)[None], intrinsics_from_fov(INPUT_FOV, size, size)[None], size, size)
 
@@ -83,10 +83,10 @@ def _clear_of_cameras(world: World) -> World | None:
     return world if keep.all() else _kept(world, keep)
 
 
-def _settled(world: World) -> World | None:
+def settled(world: World) -> World | None:
     """The world at median depth 1 with room for the cameras; None if it cannot be had or the view is dull."""
     for _ in range(4):
-        depth = world_depth(world, _input_camera(64))
+        depth = world_depth(world, input_camera(64))
         seen = depth[depth < MAX_DEPTH]
         if len(seen) < 0.35 * depth.numel():
             return None
@@ -98,7 +98,7 @@ def _settled(world: World) -> World | None:
             return None
         if cleared is scaled:
             # The sky begins at MAX_DEPTH whatever the scale was while the median was taken.
-            exact = world_depth(scaled, _input_camera(64))
+            exact = world_depth(scaled, input_camera(64))
             if abs(float(exact[exact < MAX_DEPTH].median()) - 1) < 0.005:
                 return scaled
         world = cleared
@@ -123,14 +123,14 @@ def sample_world(seed: int) -> World:
         share -= probability
         if share < 0:
             break
-    while (world := _settled(draw(rng))) is None:
+    while (world := settled(draw(rng))) is None:
         pass
     return exposed(rng, replace(world, atlas=make_atlas(rng, world.texture_names)))
 
 
 def exposed(rng: Generator, world: World) -> World:
     """The world at an automatic exposure: the input view's mean radiance is brought to a random brightness."""
-    colors, _ = render_world(world, _input_camera(32), supersample=1)
+    colors, _ = render_world(world, input_camera(32), supersample=1)
     radiance = -torch.log1p(-colors.clamp(max=0.9999).pow(2.2)).mean()
     return replace(world, exposure=torch.tensor(math.exp(rng.normal(-1.0, 0.3))) / radiance)
 

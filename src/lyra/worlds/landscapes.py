@@ -50,8 +50,18 @@ def _elevation(rng: Generator, x: Tensor, z: Tensor, radius: Tensor) -> tuple[Te
     return relief + height * rise * ridged + tilt, broad
 
 
-def _draw_terrain(draft: Draft, sun: np.ndarray, eye: float) -> Terrain:
-    """Heights, soils by height and slope, water in the lowest places, and baked shadows."""
+def draw_terrain(
+    draft: Draft, sun: np.ndarray, eye: float, soil: str | None = None, water_share: float | None = None
+) -> Terrain:
+    """Heights, soils by height and slope, water in the lowest places, and baked shadows.
+
+    Args:
+        draft: Takes the textures.
+        sun: Unit vector to it.
+        eye: Height of the camera over the ground under it.
+        soil: The main one; drawn when None.
+        water_share: Share of the land ahead that lies under water, 0 for none; drawn when None.
+    """
     rng = draft.rng
     stretch = 1.0
     density = (_SIZE - 1) / 2 / math.asinh(_EXTENT / stretch)
@@ -62,8 +72,13 @@ def _draw_terrain(draft: Draft, sun: np.ndarray, eye: float) -> Terrain:
     up = up - up[_SIZE // 2 - 1 : _SIZE // 2 + 1, _SIZE // 2 - 1 : _SIZE // 2 + 1].mean()
     ahead = (z > 0.5) & (x.abs() < z)
     water = torch.zeros_like(up)
-    if rng.random() < 0.4:
-        level = min(float(torch.quantile(up[ahead & (radius < 30)], rng.uniform(0.1, 0.5))), -0.03)
+    wet, share = rng.random() < 0.4, 0.0
+    if wet or water_share:
+        share = rng.uniform(0.1, 0.5)
+    if water_share is not None:
+        wet, share = water_share > 0, water_share
+    if wet:
+        level = min(float(torch.quantile(up[ahead & (radius < 30)], share)), -0.03)
         water = (up < level).float()
         up = up.clamp(min=level)
         draft.things.append("water")
@@ -73,6 +88,7 @@ def _draw_terrain(draft: Draft, sun: np.ndarray, eye: float) -> Terrain:
     slope_x, slope_z = (torch.gradient(y, spacing=(line,), dim=axis)[0] for axis in (1, 0))
     steep = torch.sqrt(slope_x**2 + slope_z**2)
     main = str(rng.choice(["grass", "grass", "grass", "sand", "snow"]))
+    main = soil or main
     textures = [draft.texture(main), draft.texture("rock"), draft.texture("sand rock" if main != "sand" else "grass")]
     rough = 0.15 * _noise_at(rng, 0.8, 5.0, x, z)
     rock = ((steep + rough - rng.uniform(0.3, 0.6)) / 0.15).clamp(0, 1)
@@ -113,7 +129,7 @@ def draw_landscape(rng: Generator) -> World:
     draft.paint("grass", period=main_period, tint=1.0)
     draft.surfaces *= 6
     sky, sun, fill = draw_sky(draft, (40.0, 1500.0))
-    terrain = _draw_terrain(draft, sun[0], eye)
+    terrain = draw_terrain(draft, sun[0], eye)
     names = [draft.textures[int(index)][0] for index in terrain.textures]
     height = math.exp(rng.uniform(math.log(0.12), math.log(0.8)))
     clusters = rng.uniform(-1, 1, (3, 2))

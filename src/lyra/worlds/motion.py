@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lyra.geometry.cameras import Cameras
 from lyra.geometry.sky import MAX_DEPTH
-from lyra.worlds.draws import _input_camera, _kept, _scaled, sample_world
+from lyra.worlds.draws import _kept, _scaled, input_camera, sample_world
 from lyra.worlds.patterns import TEXTURE_SIZE
 from lyra.worlds.placing import LOOKS, VIEW_SIZE, find_mover, look_at, objects_depth
 from lyra.worlds.textures import make_atlas
@@ -85,7 +85,7 @@ def _with_textures(world: World, names: tuple[str, ...], atlas: Tensor) -> World
 def _settled(world: MovingWorld) -> MovingWorld:
     """Rescaled to a median depth of 1 in the input view at time 0."""
     for _ in range(3):
-        depth = world_depth(world.at(0.0), _input_camera(VIEW_SIZE))
+        depth = world_depth(world.at(0.0), input_camera(VIEW_SIZE))
         factor = 1 / float(depth[depth < MAX_DEPTH].median())
         paths = torch.cat([world.paths[..., :3] * factor, world.paths[..., 3:]], -1)
         world = MovingWorld(_scaled(world.still, factor), paths)
@@ -95,7 +95,7 @@ def _settled(world: MovingWorld) -> MovingWorld:
 def _shows_motion(world: MovingWorld) -> bool:
     """Whether movers cover enough of the input view, and their outlines change by a good part of that."""
     looks = torch.linspace(0, 1, len(LOOKS))
-    shown = moving_pixels(world, _input_camera(VIEW_SIZE)[[0] * len(looks)], looks)
+    shown = moving_pixels(world, input_camera(VIEW_SIZE)[[0] * len(looks)], looks)
     shares = shown.float().mean((1, 2))
     changed = (shown[1:] != shown[:-1]).float().mean((1, 2)).sum()
     return bool(shares.min() > 0.015 and 0.04 < shares.mean() < 0.25 and changed > 0.8 * shares.mean())

@@ -1,6 +1,7 @@
 """What outdoor worlds share: sun and sky, trees, people, hills on the horizon. Lengths in metres."""
 
 import math
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from lyra.worlds.patterns import hsv
 from lyra.worlds.world import BOX, CYLINDER, ELLIPSOID, Sky
 
 Light = tuple[np.ndarray, np.ndarray]
+Weather = Literal["clear", "fair", "overcast", "dusk"]
+TreeStyle = Literal["broad", "conifer", "bush"]
 
 
 def open_room(eye: float) -> np.ndarray:
@@ -18,10 +21,13 @@ def open_room(eye: float) -> np.ndarray:
     return np.array([[-1e4, -1e4, -1e4], [1e4, eye, 1e4]])
 
 
-def draw_sky(draft: Draft, visibility: tuple[float, float] = (300.0, 8000.0)) -> tuple[Sky, Light, Light]:
+def draw_sky(
+    draft: Draft, visibility: tuple[float, float] = (300.0, 8000.0), asked: Weather | None = None
+) -> tuple[Sky, Light, Light]:
     """Weather: a sky, the sun (direction, color) and the light from everywhere (color, direction)."""
     rng = draft.rng
     weather = rng.choice(["clear", "fair", "overcast", "dusk"], p=(0.25, 0.4, 0.2, 0.15))
+    weather = asked or weather
     height = math.radians(rng.uniform(3, 15) if weather == "dusk" else rng.uniform(15, 70))
     azimuth = rng.uniform(-math.pi, math.pi)
     sun = np.array([math.cos(height) * math.sin(azimuth), -math.sin(height), math.cos(height) * math.cos(azimuth)])
@@ -52,11 +58,12 @@ def draw_sky(draft: Draft, visibility: tuple[float, float] = (300.0, 8000.0)) ->
     return sky, (sun, warm * strength), (fill, up / np.linalg.norm(up))
 
 
-def add_tree(draft: Draft, x: float, ground: float, z: float, height: float) -> None:
+def add_tree(draft: Draft, x: float, ground: float, z: float, height: float, asked: TreeStyle | None = None) -> None:
     """A broad tree, a conifer or a bush, of many small ellipsoids of leaves."""
     rng = draft.rng
     draft.group += 1
     style = rng.choice(["broad", "conifer", "bush"], p=(0.6, 0.25, 0.15))
+    style = asked or style
     leaf = height * rng.uniform(0.15, 0.35)
     if style == "bush":
         height *= 0.3

@@ -15,7 +15,7 @@ from torch import Tensor
 from lyra.geometry.cameras import Cameras
 from lyra.geometry.sky import MAX_DEPTH
 from lyra.worlds.drawing import Draft, tensor
-from lyra.worlds.draws import _REACH, CLEARANCE, _input_camera, _kept
+from lyra.worlds.draws import _REACH, CLEARANCE, _kept, input_camera
 from lyra.worlds.intersections import box_gaps
 from lyra.worlds.movers import (
     KEYS,
@@ -77,7 +77,7 @@ def objects_depth(world: World, cameras: Cameras) -> Tensor:
 
 def look_at(world: World) -> Scenery:
     """A world and what its input view shows."""
-    camera = _input_camera(VIEW_SIZE)
+    camera = input_camera(VIEW_SIZE)
     depth = world_depth(world, camera).flatten()
     rays = camera_rays(world, camera, torch.arange(VIEW_SIZE * VIEW_SIZE))
     nearest, surface = first_hits(replace(world, terrain=None), rays, None)
@@ -272,7 +272,7 @@ def _propose_known(rng: Generator, scenery: Scenery, still: bool) -> tuple[Mover
 
 def _shown(scenery: Scenery, mover: Mover) -> Tensor:
     """Which pixels [look, pixel] of the input view show a mover."""
-    views, camera = [], _input_camera(VIEW_SIZE)
+    views, camera = [], input_camera(VIEW_SIZE)
     for key in LOOKS:
         path = torch.from_numpy(mover.paths[:, key]).float()
         objects = replace(mover.objects, centers=path[:, :3], yaws=path[:, 3])

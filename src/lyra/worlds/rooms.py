@@ -108,7 +108,7 @@ def hang_pictures(draft: Draft, room: np.ndarray, yaw: float, count: int) -> Non
             return
 
 
-def _draw_room(rng: Generator) -> tuple[np.ndarray, np.ndarray, float]:
+def bare_room(rng: Generator) -> tuple[np.ndarray, np.ndarray, float]:
     """A room whose bare walls have a median depth of 1 and which the cameras cannot leave.
 
     Returns:
@@ -137,7 +137,7 @@ def _draw_room(rng: Generator) -> tuple[np.ndarray, np.ndarray, float]:
 def draw_room(rng: Generator) -> World:
     """A furnished room."""
     draft = Draft(rng)
-    rotation, room, yaw = _draw_room(rng)
+    rotation, room, yaw = bare_room(rng)
     walls = "plaster plaster plaster plaster plaster plaster brick stone stripes tiles wood"
     draft.paint(walls)
     first = draft.surfaces[0]

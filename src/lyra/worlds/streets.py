@@ -4,6 +4,7 @@ Lengths are metres until ``sampling`` settles the scale.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.random import Generator
@@ -83,7 +84,7 @@ def _front_things(
             place(side, along, 0.45, floor * _STOREY + 0.4, (0.9, 0.4, 0.45), "paint bark wall")
 
 
-def _house(
+def add_house(
     draft: Draft, spot: tuple[float, float, float], yaw: float, floors: int, columns: int, kind: str
 ) -> np.ndarray:
     """A whole house; returns the half sizes of its walls."""
@@ -95,7 +96,7 @@ def _house(
     return half
 
 
-def _paint_ground(draft: Draft, names: str, period: float) -> None:
+def paint_ground(draft: Draft, names: str, period: float) -> None:
     """The six sides of an outdoor "room", of which the ground is seen."""
     draft.paint(names, period=period)
     draft.surfaces *= 6
@@ -125,7 +126,7 @@ def _terrace(draft: Draft, eye: float, side: int, wide: float, end: float, roof:
         along += 2 * half[0] + gap
 
 
-def _kerbside(draft: Draft, eye: float, side: int, kerb: float, walk: float) -> None:
+def _kerbside(draft: Draft, eye: float, side: int, kerb: float, walk: float, without: Sequence[str]) -> None:
     """Lamps, trees, parked cars and people along one kerb."""
     rng = draft.rng
     if rng.random() < 0.5:
@@ -135,18 +136,18 @@ def _kerbside(draft: Draft, eye: float, side: int, kerb: float, walk: float) -> 
             x, z = kerb + side * 0.4, 6 + step * lamp
             draft.add(CYLINDER, (x, eye - tall / 2, z), (0.07, tall / 2, 0.07), 0, "paint", tint=paint)
             draft.add(ELLIPSOID, (x, eye - tall, z), (0.2, 0.25, 0.2), 0, "snow", period=1.0)
-    if rng.random() < 0.45:
+    if rng.random() < 0.45 and "tree" not in without:
         for z in np.arange(rng.uniform(6, 14), 70, rng.uniform(8, 16)):
             add_tree(draft, kerb + side * 0.7, eye, float(z), rng.uniform(4, 8))
-    if rng.random() < 0.55:
+    if rng.random() < 0.55 and "car" not in without:
         for z in np.arange(rng.uniform(6, 12), 50, rng.uniform(5.5, 11)):
             add_car(draft, kerb - side * 1.1, eye, float(z + rng.uniform(0, 2)), math.pi / 2 + rng.normal(0, 0.03))
-    for _ in range(int(rng.integers(0, 6))):
+    for _ in range(int(rng.integers(0, 6)) if "person" not in without else 0):
         add_person(draft, kerb + side * rng.uniform(-1.0, 0.8 * walk), eye - 0.12, rng.uniform(5, 30))
 
 
-def _row_street(draft: Draft, eye: float) -> None:
-    """Rows of houses along both sides, and what stands before them."""
+def add_row_street(draft: Draft, eye: float, without: Sequence[str] = ()) -> None:
+    """Rows of houses along both sides, and what stands before them; cars, trees and people may be left out."""
     rng = draft.rng
     wide = rng.uniform(4.5, 11.0)
     roof = str(rng.choice(["flat", "gable"]))
@@ -166,15 +167,15 @@ def _row_street(draft: Draft, eye: float) -> None:
         _terrace(draft, eye, side, wide, end, roof)
     if rng.random() < 0.6:
         spot = (rng.uniform(-4, 4), eye, end + 8)
-        _house(draft, spot, 0.0, int(rng.integers(3, 9)), int(rng.integers(5, 14)), "gable")
+        add_house(draft, spot, 0.0, int(rng.integers(3, 9)), int(rng.integers(5, 14)), "gable")
     for side in (-1, 1):
-        _kerbside(draft, eye, side, side * (wide - walk), walk)
+        _kerbside(draft, eye, side, side * (wide - walk), walk, without)
 
 
-def _village(draft: Draft, eye: float) -> None:
-    """Houses scattered over open ground, close to each other at the back."""
+def add_village(draft: Draft, eye: float, taken: Sequence[tuple[float, float, float]] = ()) -> None:
+    """Houses scattered over open ground, close to each other at the back; off the circles (x, z, radius) taken."""
     rng = draft.rng
-    taken: list[tuple[float, float, float]] = []
+    taken = list(taken)
     kind = rng.choice(["gable", "gable", "pyramid"])
     wanted = int(rng.integers(10, 30))
     for _ in range(160):
@@ -190,7 +191,7 @@ def _village(draft: Draft, eye: float) -> None:
         floors, columns = int(rng.integers(1, 4)), int(rng.integers(2, 5))
         tower = rng.random() < 0.12
         yaw = rng.uniform(-1.5, 1.5)
-        _house(
+        add_house(
             draft,
             (x, eye, z),
             yaw,
@@ -219,23 +220,23 @@ def draw_street(rng: Generator) -> World:
     village = rng.random() < 0.4
     if village:
         eye, pitch, yaw = math.exp(rng.uniform(math.log(2.0), math.log(16.0))), rng.normal(0.15, 0.12), 0.0
-        _paint_ground(draft, "grass cobbles slabs sand", rng.uniform(2, 5))
+        paint_ground(draft, "grass cobbles slabs sand", rng.uniform(2, 5))
     else:
         eye, pitch, yaw = (
             math.exp(rng.uniform(math.log(1.5), math.log(7.0))),
             rng.normal(0.03, 0.1),
             rng.normal(0, 0.22),
         )
-        _paint_ground(draft, "asphalt asphalt cobbles slabs sand", rng.uniform(2, 5))
+        paint_ground(draft, "asphalt asphalt cobbles slabs sand", rng.uniform(2, 5))
     sky, sun, fill = draw_sky(draft, (250.0, 8000.0))
-    (_village if village else _row_street)(draft, eye)
+    (add_village if village else add_row_street)(draft, eye)
     ground = draft.textures[draft.surfaces[0][0]][0]
     draft.things = [f"{'scattered' if village else 'rows of'} houses", f"{ground} ground"]
     rotation = camera_rotation(yaw, pitch, rng.normal(0, 0.02))
     return draft.finish("street", rotation, open_room(eye), sun, fill, sky)
 
 
-def _pagoda(draft: Draft, x: float, ground: float, z: float, wide: float, yaw: float) -> None:
+def add_pagoda(draft: Draft, x: float, ground: float, z: float, wide: float, yaw: float) -> None:
     """Stacked storeys, each under a flat, wide roof with a steeper one on it."""
     rng, storeys = draft.rng, int(draft.rng.integers(2, 7))
     shrink, tall = rng.uniform(0.75, 0.9), wide * rng.uniform(0.35, 0.6)
@@ -253,7 +254,7 @@ def _pagoda(draft: Draft, x: float, ground: float, z: float, wide: float, yaw: f
     draft.add(CYLINDER, (x, ground - 0.9 * wide, z), (0.05 * wide, 0.9 * wide, 0.05 * wide), yaw, "paint", period=1.0)
 
 
-def _temple(draft: Draft, x: float, ground: float, z: float, wide: float, yaw: float) -> None:
+def add_temple(draft: Draft, x: float, ground: float, z: float, wide: float, yaw: float) -> None:
     """Columns around a core, on steps, under a gable that faces the front."""
     rng, tall, deep = draft.rng, wide * draft.rng.uniform(0.6, 1.0), wide * draft.rng.uniform(0.7, 1.4)
     for step in range(3):
@@ -294,11 +295,11 @@ def _main_building(draft: Draft, x: float, ground: float, z: float, yaw: float) 
     name = str(rng.choice(["house", "hall", "church", "pagoda", "temple", "tower"]))
     draft.group += 1
     if name == "pagoda":
-        _pagoda(draft, x, ground, z, rng.uniform(3, 7), yaw)
+        add_pagoda(draft, x, ground, z, rng.uniform(3, 7), yaw)
     elif name == "temple":
-        _temple(draft, x, ground, z, rng.uniform(4, 8), yaw)
+        add_temple(draft, x, ground, z, rng.uniform(4, 8), yaw)
     elif name == "tower":
-        _house(
+        add_house(
             draft,
             (x, ground, z),
             yaw,
@@ -308,14 +309,14 @@ def _main_building(draft: Draft, x: float, ground: float, z: float, yaw: float) 
         )
     else:
         floors, columns = int(rng.integers(1, 5)), int(rng.integers(3, 9))
-        half = _house(draft, (x, ground, z), yaw, floors, columns, str(rng.choice(["gable", "pyramid", "flat"])))
+        half = add_house(draft, (x, ground, z), yaw, floors, columns, str(rng.choice(["gable", "pyramid", "flat"])))
         if name != "house":
             side = turned(yaw, float(half[0]) * rng.choice([-1, 1]), float(-half[2]) * rng.uniform(0, 1))
             spot = (x + side[0], ground, z + side[1])
             if name == "church":
-                _house(draft, spot, yaw, floors + int(rng.integers(3, 6)), 2, "pyramid")
+                add_house(draft, spot, yaw, floors + int(rng.integers(3, 6)), 2, "pyramid")
             else:
-                _house(draft, spot, yaw + math.pi / 2, max(1, floors - 1), 3, "gable")
+                add_house(draft, spot, yaw + math.pi / 2, max(1, floors - 1), 3, "gable")
     return name
 
 
@@ -323,7 +324,7 @@ def draw_building(rng: Generator) -> World:
     """One building on open ground, with a path, trees, walls and what is behind."""
     draft = Draft(rng)
     eye, pitch, yaw = math.exp(rng.uniform(math.log(1.5), math.log(9.0))), rng.normal(0.0, 0.1), rng.normal(0, 0.15)
-    _paint_ground(draft, "grass grass cobbles slabs sand asphalt", rng.uniform(2, 5))
+    paint_ground(draft, "grass grass cobbles slabs sand asphalt", rng.uniform(2, 5))
     sky, sun, fill = draw_sky(draft)
     far = rng.uniform(14, 38)
     x, turn = rng.normal(0, 0.12) * far, rng.normal(0, 0.5)
@@ -356,7 +357,7 @@ def draw_building(rng: Generator) -> World:
     for _ in range(int(rng.integers(0, 4))):
         angle, away = rng.uniform(-0.7, 0.7), rng.uniform(far + 20, 110)
         spot = (away * math.sin(angle), eye, away * math.cos(angle))
-        _house(draft, spot, rng.uniform(-1, 1), int(rng.integers(1, 5)), int(rng.integers(2, 6)), "gable")
+        add_house(draft, spot, rng.uniform(-1, 1), int(rng.integers(1, 5)), int(rng.integers(2, 6)), "gable")
     if rng.random() < 0.5:
         add_hills(draft, eye, rng)
     draft.things = [f"a {name}", f"{draft.textures[draft.surfaces[0][0]][0]} ground"]

@@ -16,8 +16,8 @@ from torch import Tensor
 from lyra.worlds.outdoor_textures import outdoor_texture
 from lyra.worlds.patterns import TEXTURE_SIZE, cells, hsv, natural_color, noise, ramp
 
-_LEVELS = 7  # mip levels
-_TEXELS = sum((TEXTURE_SIZE >> level) ** 2 for level in range(_LEVELS))
+LEVELS = 7  # mip levels
+_TEXELS = sum((TEXTURE_SIZE >> level) ** 2 for level in range(LEVELS))
 
 
 def _books(rng: Generator, rows: int, columns: int) -> np.ndarray:
@@ -121,7 +121,7 @@ def make_atlas(rng: Generator, names: Sequence[str]) -> Float[Tensor, "texel 4"]
     images = (mean + gain * (images - mean)).clamp(0.01, 0.97)
     level = images.pow(2.2).permute(0, 3, 1, 2).contiguous()
     levels = []
-    for _ in range(_LEVELS):
+    for _ in range(LEVELS):
         levels.append(level.permute(0, 2, 3, 1).reshape(-1, 3))
         level = torch.nn.functional.avg_pool2d(level, 2)
     return torch.nn.functional.pad(torch.cat(levels), (0, 1))
@@ -130,7 +130,7 @@ def make_atlas(rng: Generator, names: Sequence[str]) -> Float[Tensor, "texel 4"]
 def sample_atlas(atlas: Tensor, texture: Tensor, uv: Tensor, footprint: Tensor) -> Float[Tensor, "ray 3"]:
     """Trilinear lookup; ``uv`` [2, ray] in repeats, ``footprint`` in texels per pixel."""
     count = len(atlas) // _TEXELS
-    level = footprint.clamp(min=1).log2().clamp(max=_LEVELS - 1.001)
+    level = footprint.clamp(min=1).log2().clamp(max=LEVELS - 1.001)
     lower = level.long()
     texels, weights = [], []
     for step in (0, 1):

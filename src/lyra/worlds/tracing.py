@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from lyra.geometry.cameras import Cameras
@@ -340,12 +340,21 @@ def _tiled_order(cameras: Cameras) -> Tensor:
 
 def world_depth(world: World, cameras: Cameras) -> Float[Tensor, "view height width"]:
     """The z-depth of ``render_world`` without the colors."""
+    return world_hits(world, cameras)[0]
+
+
+def world_hits(
+    world: World, cameras: Cameras
+) -> tuple[Float[Tensor, "view height width"], Int[Tensor, "view height width"]]:
+    """The z-depth of ``render_world``, and the surface met first (see ``World``); -1 is the sky."""
     horizons = find_horizons(world, world.terrain, cameras) if world.terrain is not None else None
     order = _tiled_order(cameras)
     depth = torch.empty(len(order), device=order.device)
+    surface = torch.empty(len(order), dtype=torch.long, device=order.device)
     for part in order.split(_CHUNK):
-        depth[part] = first_hits(world, camera_rays(world, cameras, part), horizons)[0]
-    return depth.view(len(cameras), cameras.height, cameras.width)
+        depth[part], surface[part] = first_hits(world, camera_rays(world, cameras, part), horizons)
+    shape = (len(cameras), cameras.height, cameras.width)
+    return depth.view(shape), surface.view(shape)
 
 
 def _rough_pixels(image: Tensor, marks: Tensor) -> Tensor:
