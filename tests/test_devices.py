@@ -9,7 +9,7 @@ from pathlib import Path
 import overfit
 import pytest
 import torch
-from diffusers import AutoencoderKLCosmos
+from small_cosmos import small_cosmos
 from torch import Tensor, nn
 
 from lyra.device.memory import DeviceOptions, Placement, find_device, find_memory, plan
@@ -24,7 +24,6 @@ from lyra.models.preflight import needs_of_model
 from lyra.models.smoke import build_smoke_model
 from lyra.rendering import render
 from lyra.teacher import DiffusionTeacher, TeacherRequest
-from lyra.tokenizer.cosmos import CosmosTokenizer
 from lyra.tokenizer.tiling import HostedTokenizer
 from lyra.training.depth import DepthObjective
 from lyra.training.still_student import DecoderObjective, decoder_loss
@@ -60,28 +59,9 @@ def place_of(module: nn.Module) -> str:
     return next(module.parameters()).device.type
 
 
-def cosmos() -> CosmosTokenizer:
-    torch.manual_seed(0)
-    vae = AutoencoderKLCosmos(
-        latent_channels=4,
-        encoder_block_out_channels=(8,) * 4,
-        decode_block_out_channels=(8,) * 4,
-        attention_resolutions=(8,),
-        resolution=64,
-        num_layers=1,
-        patch_size=4,
-        patch_type="haar",
-        spatial_compression_ratio=8,
-        temporal_compression_ratio=8,
-        latents_mean=None,
-        latents_std=None,
-    )
-    return CosmosTokenizer(vae.eval(), latent_frames=2)
-
-
 @pytest.mark.parametrize("offload", [False, True])
 def test_a_hosted_tokenizer_answers_on_the_cpu(device: str, offload: bool):
-    tokenizer = cosmos()
+    tokenizer = small_cosmos()
     video = torch.rand(1, 3, 9, 32, 32) * 2 - 1
     with torch.no_grad():
         latents = tokenizer.encode(video)
@@ -149,6 +129,25 @@ def test_an_engine_makes_the_same_still_scene_and_gives_the_model_back(device: s
     camera = overfit.Cameras(torch.eye(4)[None], overfit.LENS[None], *photo.shape[1:])
     pictures = [render(scene.to("cpu"), camera).color for scene in (ours, expected)]
     assert overfit.psnr(*pictures) > 45 or torch.equal(*pictures)
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_a_student_computes_in_the_placements_precision_and_geometry_in_float32(moving: bool):
+    model, data = overfit.moving_set() if moving else overfit.still_set()
+    scene, found, seen = data.scenes[0], [], set()
+    block = model.decoder.blocks[0]
+    hook = block.get_submodule("in_proj").register_forward_hook(lambda *given: seen.add(given[-1].dtype))
+    for precision in ("float32", "bfloat16"):
+        seen.clear()
+        with Engine(model, placement=Placement(precision=precision)) as engine:
+            found.append(engine.decode([list(scene.clips)], scene.views))
+        assert seen == {getattr(torch, precision)}
+    hook.remove()
+    exact, rounded = (d.moment(3) if isinstance(d, DynamicGaussians) else d for d in found)
+    assert all(tensor.dtype == torch.float32 for tensor in rounded.tensors().values())
+    assert not torch.equal(exact.means, rounded.means)
+    pictures = [render(part, scene.views.cameras[:1]).color for part in (exact, rounded)]
+    assert overfit.psnr(*pictures) > 35
 
 
 def test_an_engine_makes_the_same_moments(device: str):

@@ -177,6 +177,32 @@ def test_several_posed_photos_fill_the_buffers(tmp_path: Path):
     assert len(still_cache(teacher.requests[0]).points) == 2
 
 
+def test_the_students_base_is_of_all_posed_photos_and_of_the_ends_of_long_paths():
+    """What only the second photo shows, or only a path's middle, lies at the depth that is known there."""
+    views = make_views(2)
+    poses = views.cameras.camera_to_world.clone()
+    poses[1, 0, 3] = 2.0  # so far aside that the first photo shows nothing of what it sees
+    depth = torch.stack([torch.ones(32, 32), torch.full((32, 32), 2.5)])
+    views = replace(views, depth=depth, cameras=replace(views.cameras, camera_to_world=poses))
+    aside = replace(views.cameras, camera_to_world=poses[[0, *[1] * (CONFIG.frames - 1)]], intrinsics=LENS.expand(5, 4))
+    engine = make_engine(Recorder())
+    clip = Clip(torch.zeros(engine.tokenizer.spec.channels, 2, 8, 8), aside)
+    alone = Views(views.images[:1], views.depth[:1], views.cameras[:1])
+    first, both = (engine.inputs([clip], part).base for part in (alone, views))
+    assert first is not None and both is not None
+    assert both.distance[0, 0, -1].min() > 2.4
+    assert first.distance[0, 0, -1].max() < 2.4
+
+    path = long_path(2, distance=1.5).through(LENS)
+    clips = [Clip(clip.latents, path[start : start + CONFIG.frames]) for start in (0, CONFIG.frames - 1)]
+    known = alone.cache(CONFIG.edges)
+    assert isinstance(known, DepthCache)
+    [lifted] = engine._lift_ends(clips, known)
+    place = path.camera_to_world[CONFIG.frames - 1, :3]
+    local = (lifted.points[0] - place[:, 3]) @ place[:, :3]
+    assert (local[..., 2] > 0).all() and (local[16, 16, :2].abs() < 0.1).all()
+
+
 def test_values_that_are_not_finite_are_never_stored(tmp_path: Path):
     class Broken(Recorder):
         def imagine(self, request: TeacherRequest) -> Tensor:

@@ -40,6 +40,16 @@ def test_a_saved_model_loads_with_the_same_weights(smoke: Model, tmp_path: Path)
     assert json.loads((tmp_path / "again/lyra.json").read_text()) == first
 
 
+def test_saving_leaves_the_model_as_it_is(smoke: Model, tmp_path: Path):
+    before = {name: value.clone() for name, value in smoke.transformer.state_dict().items()}
+    save(smoke, tmp_path / "model")
+    after = smoke.transformer.state_dict()
+    assert all(torch.equal(value, after[name]) and value.dtype == after[name].dtype for name, value in before.items())
+    # That it would show: what was written is rounded.
+    written = load(tmp_path / "model").transformer.state_dict()
+    assert any(not torch.equal(value, written[name]) for name, value in before.items())
+
+
 def test_a_cosmos_tokenizer_is_saved_with_its_statistics(smoke: Model, tmp_path: Path):
     vae = AutoencoderKLCosmos(
         latent_channels=16,

@@ -122,6 +122,34 @@ def test_a_killed_process_leaves_nothing_half_written_and_resumes(finished: Path
     assert digests(out) == digests(finished)
 
 
+def test_resume_reads_the_depth_that_its_clips_were_made_of(
+    smoke, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """On a GPU it may come out otherwise the second time, and would no longer fit the finished clips."""
+
+    def predict(image: torch.Tensor) -> None:
+        raise AssertionError("depth was estimated again")
+
+    partial = tmp_path / "out"
+    shutil.copytree(finished, partial)
+    (partial / "scene.json").unlink()
+    (partial / "clips/left/clip.safetensors").unlink()
+    monkeypatch.setattr(smoke.depth, "predict", predict)
+    generate(smoke, Path(__file__).parents[1] / "examples/room.png", partial, GenerateOptions(resume=True))
+    assert digests(partial) == digests(finished)
+
+
+def test_processes_share_a_scene_only_where_they_are_told_to(smoke, photo: Path, monkeypatch: pytest.MonkeyPatch):
+    """A list of photos under torchrun: each process makes its own scene, whole."""
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "1"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    scene = generate(smoke, photo, None, GenerateOptions(trajectories=("left", "right")))
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name)
+    alone = generate(smoke, photo, None, GenerateOptions(trajectories=("left", "right")))
+    assert torch.equal(scene.gaussians.means, alone.gaussians.means)
+
+
 def test_resume_refuses_another_run(smoke, finished: Path, tmp_path: Path):
     example = Path(__file__).parents[1] / "examples/room.png"
     shutil.copytree(finished, tmp_path / "out")

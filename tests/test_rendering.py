@@ -2,6 +2,7 @@
 
 import math
 import sys
+import types
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 
@@ -9,11 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lyra.errors import MissingExtraError
+from lyra.errors import LyraError, MissingExtraError
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
 from lyra.geometry.gaussians import Gaussians, matrix_from_quaternion
 from lyra.rendering import Rendering, render, tiled
-from lyra.rendering.cuda import render_cuda
+from lyra.rendering.cuda import load_gsplat, render_cuda
 from lyra.rendering.oracle import render_oracle
 
 BACKGROUND = torch.tensor([0.2, 0.5, 0.9])
@@ -284,8 +285,31 @@ def test_batches_are_refused():
         render(make_gaussians(10).map(lambda t: t[None]), make_cameras())
 
 
+@pytest.mark.parametrize("failure", [None, OSError("CUDA_HOME environment variable\n is not set"), RuntimeError("x")])
+def test_gsplat_without_kernels_is_said_in_one_line(failure: Exception | None, monkeypatch: pytest.MonkeyPatch):
+    """Without a CUDA compiler it can be imported, and its kernels are None."""
+
+    class Backend(types.ModuleType):
+        def __getattr__(self, name: str) -> None:
+            if name == "_C" and failure is not None:
+                raise failure
+            if name != "_C":
+                raise AttributeError(name)
+
+    package, cuda = types.ModuleType("gsplat"), types.ModuleType("gsplat.cuda")
+    package.rasterization = lambda **_: None  # pyright: ignore[reportAttributeAccessIssue]
+    for module in (package, cuda, Backend("gsplat.cuda._backend")):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    load_gsplat.cache_clear()
+    with pytest.raises(LyraError, match="kernels are not compiled") as caught:
+        load_gsplat()
+    assert "\n" not in str(caught.value)
+    assert ("nvcc" if failure is None else str(failure).split()[0]) in str(caught.value)
+
+
 def test_missing_gsplat_is_said_with_its_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "gsplat", None)
+    load_gsplat.cache_clear()
     with pytest.raises(MissingExtraError, match=r"gsplat.*lyra\[cuda\]"):
         render_cuda(make_gaussians(3), make_cameras())
 

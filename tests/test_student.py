@@ -234,6 +234,21 @@ def test_student_inputs_live_in_the_frame_of_the_first_camera():
     assert torch.equal(here.ray_origins[0, :, 0], torch.zeros_like(here.ray_origins[0, :, 0]))
 
 
+def test_a_pixel_is_as_wide_as_its_own_frames_lens_says():
+    """Through a zoom the Gaussians of the last frame are as much smaller as their pixels."""
+    clips = make_clips(1)
+    cameras = clips[0].cameras
+    zoom = torch.linspace(1, 4, len(cameras))[:, None] * torch.tensor([1.0, 1.0, 0.0, 0.0])
+    zoom[:, 2:] = 1
+    zoomed = [replace(clips[0], cameras=replace(cameras, intrinsics=cameras.intrinsics * zoom))]
+    for config in (PAPER, SMALL):
+        plain, wide = (
+            prepare_student_inputs(c, make_tokenizer(), config, make_cache(clips)).pixel_angle for c in (clips, zoomed)
+        )
+        ratio = (plain / wide)[0, 0]
+        assert ratio[0] == pytest.approx(1) and ratio[-1] == pytest.approx(4, rel=1e-4)
+
+
 def test_base_surface_lives_in_the_frame_of_the_first_camera():
     clips = make_clips()
     here, there = (

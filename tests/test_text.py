@@ -15,7 +15,6 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
 import lyra
 from lyra.device.memory import DeviceOptions
 from lyra.errors import LyraError
-from lyra.files.hub import fetch_folder
 from lyra.models.loading import save
 from lyra.models.preflight import load_checked
 from lyra.models.smoke import build_smoke_model
@@ -95,41 +94,3 @@ def test_a_folder_without_text_gets_it_once(tmp_path: Path, encoder: Path):
 
 def test_models_of_this_project_take_no_text():
     assert not takes_text(build_smoke_model().text)
-
-
-@pytest.mark.parametrize(
-    "source", ["nowhere", "owner/name", "owner/name@main", "owner/name@" + "a" * 39, "../x@" + "a" * 40]
-)
-def test_a_source_is_a_folder_or_pinned(source: str):
-    with pytest.raises(LyraError, match="40 hex digits"):
-        fetch_folder(source)
-
-
-def test_a_pinned_source_that_cannot_be_reached_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    asked = {}
-
-    def fake(**arguments):
-        asked.update(arguments)
-        raise OSError("no\nnetwork")
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", fake)
-    with pytest.raises(LyraError, match="cannot fetch owner/name") as caught:
-        fetch_folder("owner/name@" + "b" * 40, ("text_encoder",))
-    assert "\n" not in str(caught.value)
-    assert asked["revision"] == "b" * 40
-    # Neither pickles nor code are ever asked for.
-    assert not any(name.endswith((".bin", ".pt", ".py", ".pkl", "*")) for name in asked["allow_patterns"])
-
-
-def test_offline_asks_nobody(monkeypatch: pytest.MonkeyPatch):
-    calls = []
-
-    def fake(**arguments):
-        calls.append(arguments.get("local_files_only", False))
-        raise OSError("not here")
-
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("huggingface_hub.snapshot_download", fake)
-    with pytest.raises(LyraError, match="HF_HUB_OFFLINE"):
-        fetch_folder("owner/name@" + "b" * 40)
-    assert calls == [True]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from diffusers import AutoencoderKLCosmos
+from small_cosmos import small_cosmos
 
 from lyra.device.memory import Placement
 from lyra.models.smoke import build_smoke_model
@@ -21,22 +21,7 @@ def linear() -> LinearTokenizer:
 
 @pytest.fixture(scope="module")
 def cosmos() -> CosmosTokenizer:
-    torch.manual_seed(0)
-    vae = AutoencoderKLCosmos(
-        latent_channels=4,
-        encoder_block_out_channels=(8,) * 4,
-        decode_block_out_channels=(8,) * 4,
-        attention_resolutions=(8,),
-        resolution=64,
-        num_layers=1,
-        patch_size=4,
-        patch_type="haar",
-        spatial_compression_ratio=8,
-        temporal_compression_ratio=8,
-        latents_mean=None,
-        latents_std=None,
-    )
-    return CosmosTokenizer(vae.eval(), latent_frames=3)
+    return small_cosmos()
 
 
 @pytest.mark.parametrize(
@@ -92,6 +77,39 @@ def test_a_placement_without_wishes_changes_nothing(linear: LinearTokenizer):
     assert torch.allclose(hosted.encode(video), linear.encode(video), atol=1e-5)
     latents = linear.encode(video)
     assert torch.allclose(hosted.denormalize(hosted.normalize(latents)), latents, atol=1e-5)
+
+
+def test_latents_are_normalized_where_they_are(cosmos: CosmosTokenizer):
+    """The network stays at home for it; on this device everything that came would be lost."""
+    hosted = HostedTokenizer(cosmos, Placement("meta", offload=True))
+    latents = torch.randn(1, 4, 3, 4, 4)
+    cosmos.statistics.mean.normal_()
+    normal = hosted.normalize(latents)
+    expected = (latents - cosmos.statistics.mean[None, :, :, None, None]) * 0.5
+    assert torch.allclose(normal, expected) and torch.allclose(hosted.denormalize(normal), latents, atol=1e-6)
+    assert {parameter.device.type for parameter in cosmos.parameters()} == {"cpu"}
+    assert cosmos.statistics.normalize(latents.to("meta")).is_meta
+    cosmos.statistics.mean.zero_()
+
+
+def test_networks_compute_in_the_placements_precision(cosmos: CosmosTokenizer):
+    video = torch.rand(1, 3, 9, 32, 32) * 2 - 1
+    seen: set[torch.dtype] = set()
+    convolutions = [module for module in cosmos.modules() if isinstance(module, torch.nn.Conv3d)]
+    hooks = [module.register_forward_hook(lambda *given: seen.add(given[-1].dtype)) for module in convolutions]
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        placed = place_tokenizer(cosmos, Placement(precision=precision))
+        seen.clear()
+        with torch.no_grad():
+            latents = placed.encode(video)
+            found[precision] = latents, placed.decode(latents)
+        assert seen == {getattr(torch, precision)}
+        assert all(result.dtype == torch.float32 for result in found[precision])
+    for hook in hooks:
+        hook.remove()
+    for exact, rounded in zip(*found.values(), strict=True):
+        assert 0 < (exact - rounded).abs().max() < 0.05 * exact.abs().max()
 
 
 @pytest.mark.parametrize("wrong", [{"overlap": 0}, {"side": 4, "overlap": 4}, {"context": 0}, {"frames": 0}])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from diffusers import AutoencoderKLCosmos
+from small_cosmos import small_cosmos
 
 from lyra.tokenizer.cosmos import CosmosTokenizer
 from lyra.tokenizer.linear import LinearTokenizer, fit_linear_tokenizer
@@ -31,23 +31,7 @@ def linear() -> LinearTokenizer:
 
 @pytest.fixture(scope="module")
 def cosmos() -> CosmosTokenizer:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        vae = AutoencoderKLCosmos(
-            latent_channels=4,
-            encoder_block_out_channels=(8,) * 4,
-            decode_block_out_channels=(8,) * 4,
-            attention_resolutions=(8,),
-            resolution=64,
-            num_layers=2,
-            patch_size=4,
-            patch_type="haar",
-            spatial_compression_ratio=8,
-            temporal_compression_ratio=8,
-            latents_mean=None,
-            latents_std=None,
-        )
-    return CosmosTokenizer(vae.eval(), latent_frames=2)
+    return small_cosmos(latent_frames=2, layers=2)
 
 
 @pytest.fixture(params=["linear", "cosmos"])

@@ -3,8 +3,10 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import overfit
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,15 +15,18 @@ import lyra.engine.synthesis
 import lyra.training.depth
 import lyra.training.world_clips
 from lyra.engine.engine import Engine
-from lyra.engine.synthesis import imagine_scene, load_scene_clips
+from lyra.engine.synthesis import claim_folder, imagine_scene, load_scene_clips
 from lyra.errors import LyraError
 from lyra.evaluation.still_worlds import FIRST_HELD_OUT_SEED
 from lyra.files import load_tensors
 from lyra.geometry.sky import is_sky
 from lyra.geometry.trajectories import TRAJECTORY_NAMES, noise_generator
 from lyra.models.recipe import SMOKE
+from lyra.models.smoke import build_smoke_model
+from lyra.training import moving_student, still_student
 from lyra.training.denoiser import DenoiserObjective
 from lyra.training.depth import DepthObjective
+from lyra.training.kept import keep_some
 from lyra.training.loop import CHECKPOINT, LOG, LoopConfig, Run, fit
 from lyra.training.parts import (
     Workspace,
@@ -224,6 +229,33 @@ def test_a_training_without_finite_gradients_stops(tmp_path: Path):
     assert all(parameter.isfinite().all() for parameter in network.parameters())
 
 
+def test_prepared_scenes_are_kept_as_far_as_memory_allows():
+    made: list[int] = []
+
+    def prepare(index: int) -> tuple[Tensor, list[Tensor]]:
+        made.append(index)
+        return torch.zeros(100), [torch.zeros(25)]  # 500 bytes
+
+    get = keep_some(prepare, budget=1000)
+    assert [len(get(index)[0]) for index in (0, 1, 0, 2, 0)] == [100] * 5
+    assert made == [0, 1, 2]  # what was used longest ago went first
+    get(1)
+    assert made == [0, 1, 2, 1]
+    small = keep_some(prepare, budget=1)
+    assert small(7) is small(7)  # at least the last
+
+
+@pytest.mark.parametrize("kind", [still_student, moving_student])
+def test_sets_of_scenes_keep_no_more_than_the_budget(kind, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kind, "keep_some", partial(keep_some, budget=1))
+    _, data = overfit.still_set() if kind is still_student else overfit.moving_set()
+    fresh = type(data)([data.scenes[0]] * 2, data.engine)
+    first = fresh.inputs(0)
+    assert fresh.inputs(0) is first
+    fresh.inputs(1)
+    assert fresh.inputs(0) is not first
+
+
 def test_samples_show_the_average_and_do_not_disturb_the_run(tmp_path: Path):
     train(tmp_path / "plain", replace(LOOP, sample_every=2))
     network, seen = make_network(), []
@@ -383,6 +415,18 @@ def test_synthesis_skips_what_exists_and_repeats_what_is_missing(
     assert [path.read_bytes() for path in paths] == content
     synthesize_clips(copy)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "transformer", "depth"])
+def test_clips_of_other_weights_are_told_also_of_models_that_were_never_saved(part: str, tmp_path: Path):
+    model = build_smoke_model()
+    assert not model.config.checksums
+    claim_folder(model, tmp_path)
+    claim_folder(build_smoke_model(), tmp_path)
+    with torch.no_grad():
+        next(iter(getattr(model, part).state_dict().values())).flatten()[0] += 1e-3
+    with pytest.raises(LyraError, match="clips of other weights"):
+        claim_folder(model, tmp_path)
 
 
 def test_test_seeds_never_enter_training(workspace: Workspace, clips: list[Path], drawn_seeds: list[int]):

@@ -1,6 +1,7 @@
 """`lyra verify`: real pages in a real browser, right and wrong ones."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +112,22 @@ def test_a_ply_gets_a_page_and_an_old_page_is_named(tmp_path):
     (scene / "index.html").write_text("<title>another viewer</title>")
     with pytest.raises(LyraError, match="generate the scene again"):
         verify_scene(scene, views=1, size=64, seconds=0.0)
+
+
+def test_nothing_of_a_folders_own_page_is_run_but_its_splats(tmp_path: Path):
+    scene = save_scene(tmp_path / "scene", wall(2.0, 1.0))
+    written = (scene / "index.html").read_text()
+    evil = written.replace("</body>", "<script>document.title = 'run'</script></body>")
+    evil = evil.replace('"count"', '"x": "</script><script>run()</script>", "count"'.replace("<", "\\u003c"))
+    (scene / "index.html").write_text(evil)
+    with verification._page_of(Scene.load(scene), scene) as page:
+        assert page.parent != scene
+        opened = page.read_text()
+    assert "run" in evil and "'run'" not in opened and "<script>run()" not in opened
+    assert opened.count("<script") == written.count("<script")
+    for part in ("splats", "composite"):
+        [same] = re.findall(rf'id="{part}">([^<]+)<', written)
+        assert f">{same}<" in opened
 
 
 def test_enlarging_shows_gaps_where_there_are_some():

@@ -112,10 +112,10 @@ def make_inputs(case: Case) -> StudentInputs:
 
 
 def _measure(case: Case) -> dict[str, Any]:
-    if case.memory_gb is not None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if case.memory_gb is not None and device == "cpu":  # CUDA reserves addresses for all of the machine's memory
         limit = round(case.memory_gb * 2**30)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     decoder = GaussianDecoder(CONFIGS[case.variant]).to(device)
     inputs = make_inputs(case).to(device)

@@ -6,7 +6,9 @@ pixels, joined to a coarse mesh, cover that gap: what is splatted behind the mes
 Source: ``--foreground_masking`` of GEN3C; golden ``forward_warp``, variant ``cache_lyra``.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import no_type_check
 
 import numpy as np
@@ -48,13 +50,19 @@ def mask_occluded(
     """
     masking = masking or Masking()
     images, masks, depth = views.images.clone(), views.masks.clone(), views.depth.clone()
-    for buffer in range(len(cache.points)):
-        for frame in range(len(cameras)):
-            mesh = edge_mesh_depth(cache, buffer, cameras[frame : frame + 1], settings, masking.downsample)
-            hidden = (mesh > 0) & (mesh + masking.margin < depth[frame, buffer])
-            images[frame, buffer, :, hidden] = -1
-            masks[frame, buffer, hidden] = 0
-            depth[frame, buffer, hidden] = 0
+
+    def mask(place: tuple[int, int]) -> None:
+        buffer, frame = place
+        mesh = edge_mesh_depth(cache, buffer, cameras[frame : frame + 1], settings, masking.downsample)
+        hidden = (mesh > 0) & (mesh + masking.margin < depth[frame, buffer])
+        images[frame, buffer, :, hidden] = -1
+        masks[frame, buffer, hidden] = 0
+        depth[frame, buffer, hidden] = 0
+
+    places = product(range(len(cache.points)), range(len(cameras)))
+    # A frame a thread: they share nothing, and a GPU that waits for a whole clip's would wait for long.
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(pool.map(mask, places))
     return replace(views, images=images, masks=masks, depth=depth)
 
 
@@ -84,7 +92,7 @@ def _cells(edge: Bool[Tensor, "row column"]) -> Bool[Tensor, "cell_row cell_colu
 
 
 @no_type_check  # the tests' type-checking hook cannot wrap compiled functions
-@compiled()
+@compiled(nogil=True)
 def _trace(vertices, cells, intrinsics, height, width):  # pragma: no cover (compiled)
     """Nearest hit of every pixel's ray with the two triangles of every cell, as z-depth."""
     nearest = np.full((height, width), np.inf)

@@ -122,7 +122,10 @@ def build_cache(
 
 
 def render_cache(cache: DepthCache, cameras: Cameras, settings: WarpSettings | None = None) -> CacheViews:
-    """Splats every buffer of a cache into every camera of a path."""
+    """Splats every buffer of a cache into every camera of a path.
+
+    On the CPU: a GPU adds in another order each time, and the same seed is to give the same clip.
+    """
     settings = settings or WarpSettings()
     group = settings.frames_per_normalization
     parts = [

@@ -109,6 +109,11 @@ class Engine:
         return place_tokenizer(self.model.tokenizer, self.placement)
 
     @property
+    def exact_tokenizer(self) -> Tokenizer:
+        """The same in float32, for what the student reads: rays and depth are geometry."""
+        return place_tokenizer(self.model.tokenizer, replace(self.placement, precision="float32"))
+
+    @property
     def estimator(self) -> DepthEstimator:
         """Of one picture's depth."""
         if self.depth is not None:
@@ -297,7 +302,7 @@ class Engine:
         if views is None or views.motion is None:
             [clips] = chunks
             inputs = self.inputs(clips, views, None if time is None else [time])
-            with self.placement.hosting(self.model.decoder):
+            with self.placement.hosting(self.model.decoder), self.placement.autocast():
                 gaussians = decode_scene(self.model.decoder, inputs.to(self.placement.device)).to("cpu")
             _require_finite([gaussians])
             return gaussians
@@ -318,7 +323,7 @@ class Engine:
             cache = views.cache(self.config.edges)
             assert isinstance(cache, DepthCache)
             cache = join_caches([cache, *self._lift_ends(clips, cache)])
-        return prepare_student_inputs(clips, self.tokenizer, self.model.decoder.config, cache, times)
+        return prepare_student_inputs(clips, self.exact_tokenizer, self.model.decoder.config, cache, times)
 
     def _lift_ends(self, clips: Sequence[Clip], cache: DepthCache) -> list[DepthCache]:
         """The points of the last frames of clips that others go on from: those look past what the photos show."""
@@ -345,7 +350,7 @@ class Engine:
             decoder: From ``at_every_frame``.
         """
         motion = views.moves()
-        inputs = prepare_student_inputs(clips, self.tokenizer, decoder.config, views.cache(self.config.edges))
+        inputs = prepare_student_inputs(clips, self.exact_tokenizer, decoder.config, views.cache(self.config.edges))
         cameras = views.cameras.relative_to(views.cameras.camera_to_world[0])
         source = Source(views.depth, motion.moving, motion.still, cameras)
         return inputs, shrink_source(source, splat_stride(self.tokenizer.spec, decoder.config))
@@ -353,8 +358,8 @@ class Engine:
     def _decode_chunk(self, clips: Sequence[Clip], views: Views) -> DynamicGaussians:
         decoder = at_every_frame(self.model.decoder, self.tokenizer.spec.temporal)
         inputs, source = self.moving_inputs(clips, views, decoder)
-        with self.placement.hosting(decoder):
-            dynamic = decode_moments(decoder, inputs, source, self.tokenizer, views.moves().seconds)
+        with self.placement.hosting(decoder), self.placement.autocast():
+            dynamic = decode_moments(decoder, inputs, source, self.exact_tokenizer, views.moves().seconds)
         origin = views.cameras.camera_to_world[0]
         if not bool((origin == torch.eye(4)).all()):
             dynamic = dynamic.map(lambda part: transform(part, origin[:3, :3], origin[:3, 3]))

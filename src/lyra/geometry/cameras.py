@@ -133,8 +133,9 @@ def project(
 
     Source: ``project_points`` of GEN3C, whose small constant keeps points in the camera's plane finite.
     """
-    transform = cameras.world_to_camera
-    local = torch.einsum("tij,nj->tni", transform[:, :3, :3], points) + transform[:, None, :3, 3]
+    with torch.autocast(points.device.type, enabled=False):
+        transform = cameras.world_to_camera
+        local = torch.einsum("tij,nj->tni", transform[:, :3, :3], points) + transform[:, None, :3, 3]
     x, y, z = local.unbind(-1)
     fx, fy, cx, cy = cameras.intrinsics[:, None, :].unbind(-1)
     return (fx * x + cx * z) / (z + 1e-7), (fy * y + cy * z) / (z + 1e-7), z

@@ -143,22 +143,22 @@ class HostedTokenizer:
         self, latents: Float[Tensor, "*batch channel latent_time h w"]
     ) -> Float[Tensor, "*batch channel latent_time h w"]:
         """Raw to normalized latents."""
-        return self._run(self.worker.normalize, latents)
+        return self.tokenizer.normalize(latents)
 
     def denormalize(
         self, latents: Float[Tensor, "*batch channel latent_time h w"]
     ) -> Float[Tensor, "*batch channel latent_time h w"]:
         """Normalized to raw latents."""
-        return self._run(self.worker.denormalize, latents)
+        return self.tokenizer.denormalize(latents)
 
     def _run(self, function: Callable[[Tensor], Tensor], signal: Tensor) -> Tensor:
-        with torch.no_grad(), self.placement.hosting(self.tokenizer):
-            return function(signal.to(self.placement.device)).to(signal.device)
+        with torch.no_grad(), self.placement.hosting(self.tokenizer), self.placement.autocast():
+            return function(signal.to(self.placement.device)).to(signal)
 
 
 def place_tokenizer(tokenizer: Tokenizer, placement: Placement) -> Tokenizer:
     """The tokenizer as a placement wants it, for callers on the CPU; itself where nothing is wanted."""
-    if placement.device == "cpu" and not placement.tile:
+    if placement.device == "cpu" and not placement.tile and placement.precision == "float32":
         return tokenizer
     return HostedTokenizer(tokenizer, placement)
 

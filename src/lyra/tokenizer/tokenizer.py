@@ -85,8 +85,9 @@ class LatentStatistics(nn.Module):
         self.register_buffer("std", torch.ones(channels, latent_frames))
 
     def _at(self, statistic: Tensor, latents: Tensor) -> Tensor:
-        frame = torch.arange(latents.shape[-3], device=latents.device).clamp(max=statistic.shape[1] - 1)
-        return statistic[:, frame, None, None].to(latents.dtype)
+        # Where the latents are: a few numbers move more quickly than a network that they belong to.
+        frame = torch.arange(latents.shape[-3], device=statistic.device).clamp(max=statistic.shape[1] - 1)
+        return statistic[:, frame, None, None].to(latents)
 
     def normalize(
         self, latents: Float[Tensor, "*batch channel latent_time h w"]

@@ -7,6 +7,8 @@ a browser would not run beside a file. A scene that moves plays there. The page'
 
 import base64
 import html
+import json
+import re
 import zlib
 from importlib import resources
 from pathlib import Path
@@ -64,18 +66,34 @@ def write_viewer(
         "camera": _describe_camera(initial_camera, fields["means"][:first]),
         "background": [value / 255 for value in BACKGROUND],
     }
+    page = _fill(scene, packed, title)
+    with write_atomically(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _fill(scene: Any, packed: bytes, title: str) -> str:
     assets = resources.files("lyra.viewer") / "assets"
     parts = {name: (assets / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS}
-    page = Template((assets / "page.html").read_text(encoding="utf-8")).substitute(
+    return Template((assets / "page.html").read_text(encoding="utf-8")).substitute(
         parts,
         title=html.escape(title.encode("utf-8", "replace").decode("utf-8")),
         background=", ".join(map(str, BACKGROUND)),
-        scene=to_json(scene),
+        scene=to_json(scene).replace("<", "\\u003c"),
         packed=_text(packed),
         composite=_text((assets / "splat.wasm").read_bytes()),
     )
-    with write_atomically(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+
+
+def remake_page(page: str) -> str:
+    """A page with another's splats and nothing else of it: no script of a file from elsewhere is run.
+
+    Raises:
+        ValueError: it is no page that ``write_viewer`` wrote.
+    """
+    found = [re.search(rf'<script type="[^"]*" id="{part}">([^<]*)</script>', page) for part in ("scene", "splats")]
+    if found[0] is None or found[1] is None:
+        raise ValueError("no splats are in it")
+    return _fill(json.loads(found[0][1]), base64.b64decode(found[1][1], validate=True), "")
 
 
 def _flatten(gaussians: Gaussians | DynamicGaussians) -> tuple[Gaussians, dict[str, Any] | None]:

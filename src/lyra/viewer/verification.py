@@ -22,7 +22,7 @@ from lyra.geometry.trajectories import fly_through
 from lyra.rendering import render
 from lyra.rendering.appearance import seen_from
 from lyra.scene.scene import Scene
-from lyra.viewer.page import BACKGROUND, write_viewer
+from lyra.viewer.page import BACKGROUND, remake_page, write_viewer
 
 NEEDED_PSNR = 35.0
 """dB between the page and our renderer, in every view."""
@@ -103,7 +103,7 @@ def verify_scene(
     """Shows a scene's page in headless Chromium and compares it with our renderer.
 
     Args:
-        path: A scene folder, whose ``index.html`` is opened, or a PLY, for which a page is written first.
+        path: A scene folder, of whose ``index.html`` the splats are shown, or a PLY, for which a page is written first.
         views: How many, the input camera first, the others along the fly-through.
         size: Shorter side of the pictures in pixels.
         save: Folder for the pictures, ours and the page's, and ``pairs.png`` with both side by side.
@@ -177,15 +177,22 @@ def open_browser() -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _page_of(scene: Scene, path: Path) -> Iterator[Path]:
-    """The page that was exported with a scene folder, or one written for a PLY."""
-    if path.is_dir():
-        if not (path / PAGE).is_file():
-            raise LyraError(f"{path} holds no {PAGE}: generate the scene again")
-        yield path / PAGE
-        return
+    """The splats of the page that was exported with a scene folder, or of a PLY, in a page of our own.
+
+    The browser has no sandbox and would run whatever a folder's own page holds.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        write_viewer(scene.gaussians, Path(folder) / PAGE, scene.input_camera)
-        yield Path(folder) / PAGE
+        page = Path(folder) / PAGE
+        if path.is_dir():
+            if not (path / PAGE).is_file():
+                raise LyraError(f"{path} holds no {PAGE}: generate the scene again")
+            try:
+                page.write_text(remake_page((path / PAGE).read_text(encoding="utf-8")), encoding="utf-8")
+            except ValueError as error:
+                raise LyraError(f"{path / PAGE} is no page of this version: generate the scene again") from error
+        else:
+            write_viewer(scene.gaussians, page, scene.input_camera)
+        yield page
 
 
 @contextlib.contextmanager
@@ -195,7 +202,7 @@ def open_page(browser: Any, page: Path, height: int, width: int, backend: Backen
     try:
         tab.goto(page.resolve().as_uri() + (f"#{backend}" if backend else ""))
         if not tab.evaluate("typeof window.lyra === 'object'"):
-            raise LyraError(f"{page} has no camera to set: generate the scene again with this version")
+            raise LyraError("the page's splats cannot be shown: generate the scene again with this version")
         tab.set_default_timeout(120_000)
         tab.evaluate("window.lyra.ready.then(() => null)")
         # A scene that moves begins to play; compared is its first moment.
