@@ -103,6 +103,8 @@ LIGHT = {
     "the cache's warp": "from lyra.cache.warp import build_cache, render_cache",
     "files": "from lyra.files import load_ply, save_ply",
     "the small tokenizer": "from lyra.tokenizer.linear import LinearTokenizer",
+    "the teacher": "from lyra.teacher import DiffusionTeacher, TeacherConfig",
+    "options of a scene": "from lyra.generate.options import GenerateOptions",
     "the depth network": "from lyra.depth import DepthNet",
 }
 

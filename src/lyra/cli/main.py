@@ -5,7 +5,7 @@ import traceback
 from pathlib import Path
 from typing import Annotated, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import OmitArgPrefixes, Positional, arg
 from tyro.extras import SubcommandApp
 
 from lyra.cli.evaluate import evaluate
@@ -13,15 +13,15 @@ from lyra.cli.export import export
 from lyra.cli.learn import report, synthesize, train
 from lyra.cli.notes import show_notes
 from lyra.device.memory import DeviceOptions
-from lyra.engine.paths import Look
 from lyra.errors import LyraError
 from lyra.files.strict_json import to_json
-from lyra.geometry.trajectories import TRAJECTORY_NAMES
+from lyra.generate.options import GenerateOptions
 from lyra.scene.times import TimeOptions
 
 Out = Annotated[Path, arg(aliases=["-o"], help="Where the result goes.")]
 
 _AS_FITS = DeviceOptions()
+_PLAIN = GenerateOptions()
 _WHOLE_TIME = TimeOptions()
 
 app = SubcommandApp()
@@ -34,25 +34,7 @@ def generate(
     *,
     out: Out,
     model: str = "mini",
-    seed: int = 0,
-    size: int | None = None,
-    trajectories: tuple[str, ...] = TRAJECTORY_NAMES,
-    movement: float = 1.0,
-    look: Look = "path",
-    fov: float | None = None,
-    depth: str = "auto",
-    teacher: str | None = None,
-    sampler: Literal["euler", "heun", "multistep", "few_step"] | None = None,
-    steps: int | None = None,
-    prompt: str = "",
-    text_encoder: str | None = None,
-    text_to_image: str | None = None,
-    cameras: str | None = None,
-    chunks: int | None = None,
-    guardrail: Literal["auto", "on", "off"] = "auto",
-    place: Annotated[DeviceOptions, arg(name="")] = _AS_FITS,
-    resume: bool = False,
-    spread: bool = False,
+    options: Annotated[GenerateOptions, arg(name=""), OmitArgPrefixes] = _PLAIN,
 ) -> None:
     """Turns a photo, several posed photos, a text or a video into a scene.
 
@@ -61,54 +43,14 @@ def generate(
         out: Folder for scene.ply, scene.mp4, index.html, scene.json and clips/; of a video also for frames/,
             scene.4dgs, dynamic.safetensors and bullet.mp4.
         model: A bundled model's name, or a model's folder.
-        seed: The same seed gives the same scene on the same machine.
-        size: Pixels of the longer side at which the scene is made; mini takes 128 to 768, and 512 of a photo and 256
-            of a video when left out.
-        trajectories: Camera movements that the teacher imagines: left right up zoom_out zoom_in clockwise, or files of
-            cameras (our JSON, a nerfstudio transforms.json, an NPZ of poses); longer files become several clips.
-        movement: Factor on how far the cameras move, also on a file's translations.
-        look: Cameras look as their path says, always at the scene's centre, or always forward.
-        fov: Field of view of the photo's shorter side in degrees; else from EXIF, else 55.
-        depth: "model", "depth-anything", or a folder or owner/name@commit of Depth Anything, Depth Pro or MoGe; the
-            model's own network where it has one when "auto".
-        teacher: Folder or owner/name@commit of Wan VACE, in place of the model's own teacher.
-        sampler: How the teacher is sampled; the model's own way when left out.
-        steps: Sampling steps; the model's own number when left out.
-        prompt: What the scene shows; without a photo the first image is made from it.
-        text_encoder: Folder or owner/name@commit of T5, for a prompt and for models without text embeddings.
-        text_to_image: Folder or owner/name@commit of a diffusers pipeline for the first image.
-        cameras: Of a video: file with one camera a frame (our JSON, a transforms.json, an NPZ of poses); poses in
-            ViPE's folders are found without it, else the camera is taken as still.
-        chunks: Of a video: how many clips of the model's length it is cut into; by its own length when left out.
-        guardrail: "auto" is on for weights whose licence asks for it.
-        place: Where the networks run and how they are made to fit; by what is free when left out.
-        resume: Go on with an interrupted run in the same folder.
-        spread: Under torchrun: all processes work on this one scene and share its trajectories.
+        options: Everything else.
     """
     from lyra.device.ranks import Ranks, join_ranks
-    from lyra.generate.options import GenerateOptions, TextOptions, VideoOptions
     from lyra.generate.pipeline import generate as generate_scene
     from lyra.models.preflight import load_checked
 
-    options = GenerateOptions(
-        seed=seed,
-        size=size,
-        trajectories=trajectories,
-        movement=movement,
-        look=look,
-        fov=fov,
-        depth=depth,
-        teacher=teacher,
-        sampler=sampler,
-        steps=steps,
-        text=TextOptions(prompt, text_encoder, text_to_image),
-        video=VideoOptions(cameras, chunks),
-        guardrail=guardrail,
-        device=place,
-        resume=resume,
-        spread=spread,
-    )
-    loaded = load_checked(model, place, len(trajectories), text_encoder, join_ranks() if spread else Ranks())
+    ranks = join_ranks() if options.spread else Ranks()
+    loaded = load_checked(model, options.device, len(options.trajectories), options.text.text_encoder, ranks)
     scene = generate_scene(loaded, input, out, options)
     for note in scene.provenance["input"]["notes"]:
         print(f"note: {note}", file=sys.stderr)

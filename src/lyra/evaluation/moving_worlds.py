@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from lyra.engine.engine import Engine
 from lyra.engine.paths import preset_paths
-from lyra.errors import LyraError, MissingExtraError
-from lyra.evaluation.judge import PerceptualDistance
+from lyra.errors import LyraError
+from lyra.evaluation.judge import find_judge
 from lyra.evaluation.moving_scores import MovingScores, MovingTruth, dynamic_baselines, film_truth
 from lyra.evaluation.still_worlds import to_true_scale
 from lyra.files import save_image
@@ -60,11 +60,7 @@ def evaluate_dynamic(engine: Engine, options: DynamicOptions = DynamicOptions(),
             f"the student of model {engine.model.config.name!r} makes one moment at a time and no scene that moves: "
             "give a model with a student of cache geometry, like mini"
         )
-    try:
-        judge = PerceptualDistance()
-    except MissingExtraError:
-        judge = None
-    scores = MovingScores(judge)
+    scores = MovingScores(find_judge())
     for index in tqdm(range(options.scenes), desc="moving worlds"):
         truth, methods = show_moving_world(engine, FIRST_HELD_OUT_SEED + index, options)
         scores.add(truth, methods)

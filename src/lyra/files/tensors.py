@@ -2,8 +2,10 @@
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Shaped
@@ -54,14 +56,8 @@ def load_notes(path: Path) -> dict[str, str]:
     Raises:
         LyraError: The file is missing, unreadable, damaged or no safetensors file.
     """
-    path = Path(path)
-    with explain_reading(path), path.open("rb"):
-        pass
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError, ValueError):
-        raise LyraError(f"{path} is damaged or no safetensors file: make or download it again") from None
+    with _open(path) as file:
+        return dict(file.metadata() or {})
 
 
 def load_tensors(path: Path) -> dict[str, Shaped[Tensor, "..."]]:
@@ -70,12 +66,18 @@ def load_tensors(path: Path) -> dict[str, Shaped[Tensor, "..."]]:
     Raises:
         LyraError: The file is missing, unreadable, damaged or no safetensors file.
     """
+    with _open(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
     path = Path(path)
     # For the system's own reason, which safetensors does not pass on.
     with explain_reading(path), path.open("rb"):
         pass
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            yield file
     except (SafetensorError, OSError, ValueError):
         raise LyraError(f"{path} is damaged or no safetensors file: make or download it again") from None

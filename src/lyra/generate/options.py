@@ -50,27 +50,32 @@ class GenerateOptions:
     """What a user decides about a scene."""
 
     seed: int = 0
+    """The same seed gives the same scene on the same machine."""
     trajectories: tuple[str, ...] = TRAJECTORY_NAMES
-    """Names of presets, and files of cameras."""
+    """Camera movements that the teacher imagines: names of presets, and files of cameras (docs/inputs.md); longer files
+    become several clips."""
     size: int | None = None
-    """Pixels of the longer side at which the scene is made; the model's own choice when None."""
+    """Pixels of the longer side at which the scene is made; the model's own choice when left out (mini takes 128 to
+    768, and 512 of a photo and 256 of a video)."""
     movement: float = 1.0
     """Factor on the paper's camera movements and on those of files."""
     look: Look = "path"
-    """Where the cameras look."""
+    """Cameras look as their path says, always at the scene's centre, or always forward."""
     fov: float | None = None
-    """Field of view of the photo's shorter side in degrees; from EXIF, the depth estimator or 55 when None."""
+    """Field of view of the photo's shorter side in degrees; from EXIF, the depth estimator or 55 when left out."""
     depth: str = "auto"
-    """The model's own network ("model"), "depth-anything", or the source of another estimator."""
+    """The model's own network ("model"), "depth-anything", or a folder or owner/name@commit of Depth Anything, Depth
+    Pro or MoGe."""
     teacher: str | None = None
     """Folder or owner/name@commit of Wan VACE, in place of the model's own teacher."""
     sampler: Sampler | None = None
-    """The model's own when None."""
+    """How the teacher is sampled; the model's own way when left out."""
     steps: int | None = None
-    """The model's own number when None."""
+    """Of sampling; the model's own number when left out."""
     text: TextOptions = field(default_factory=TextOptions)
     video: VideoOptions = field(default_factory=VideoOptions)
     guardrail: GuardrailChoice = "auto"
+    """"auto" is on for weights whose licence asks for it."""
     device: DeviceOptions = field(default_factory=DeviceOptions)
     resume: bool = False
     """Go on with what the output folder holds of the same run."""

@@ -6,7 +6,6 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
-from diffusers import EDMEulerScheduler
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -37,6 +36,7 @@ from lyra.teacher.positions import stretch_positions
 from lyra.teacher.residual import Spread, coverage, residual_space
 from lyra.teacher.sampling import (
     Denoise,
+    Scheduler,
     guide,
     precondition,
     sample_euler,
@@ -155,7 +155,7 @@ class DiffusionTeacher:
         self,
         transformer: nn.Module,
         tokenizer: Tokenizer,
-        scheduler: EDMEulerScheduler,
+        scheduler: Scheduler,
         text: Float[Tensor, "text_token text_channel"],
         negative_text: Float[Tensor, "text_token text_channel"],
         config: TeacherConfig,

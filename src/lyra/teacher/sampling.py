@@ -11,9 +11,9 @@ Source: ``DiffusionGen3CModel.generate_samples_from_batch``; golden ``gen3c_samp
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol, runtime_checkable
 
 import torch
-from diffusers import EDMEulerScheduler
 from jaxtyping import Float
 from torch import Tensor
 
@@ -26,7 +26,20 @@ AUGMENT_SIGMA = 0.001
 """Noise level given to the known first frame."""
 
 
-def schedule_sigmas(scheduler: EDMEulerScheduler, steps: int) -> Float[Tensor, "steps_plus_one"]:
+@runtime_checkable
+class Scheduler(Protocol):
+    """Of diffusers' ``EDMEulerScheduler`` what is used; the import of diffusers takes seconds."""
+
+    sigmas: Float[Tensor, "steps_plus_one"]
+    """Noise levels."""
+
+    @property
+    def set_timesteps(self) -> Callable[..., None]:
+        """Makes the noise levels of so many steps."""
+        ...
+
+
+def schedule_sigmas(scheduler: Scheduler, steps: int) -> Float[Tensor, "steps_plus_one"]:
     """Noise levels of a Karras schedule in descending order, 0 appended.
 
     GEN3C uses sigma 80 to 0.0002 and rho 7. (diffusers' converter for Cosmos writes other end points.)
