@@ -16,8 +16,9 @@ scene: .venv/scene.done
 	out="$${OUT:-$$(.venv/bin/python -m lyra.generate.scene_names "$$INPUT")}" && \
 	  $(LYRA) generate "$$INPUT" -o "$$out" --resume
 
+# Two processes with a thread each, a file's tests in one of them; one file alone runs as it is: pytest tests/test_x.py.
 test: .venv/dev.done
-	.venv/bin/python -m pytest -q
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --dist loadfile
 
 # The lowest versions that pyproject.toml allows, and the tests of what they are used for. torch is the one of
 # constraints.txt, since the lowest has no small build.
