@@ -161,6 +161,7 @@ def test_an_rgbd_capture_gives_every_row_and_depth(tmp_path: Path):
     }  # fmt: skip
     assert set(result["rows"][0]) == {"method", "psnr", "ssim", "perceptual", "psnr_visible", "psnr_holes"}
     assert set(result["depth"]) >= {"absrel", "within_1_25"}
+    assert result["depth"]["absrel_affine"] < 1
     assert sum(part["frames"] for part in result["by_baseline"]) == COUNT - 1
     assert result["captures"][0]["unit"]["source"] == "depth"
 

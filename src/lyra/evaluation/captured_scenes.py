@@ -119,7 +119,8 @@ def show_capture(
     }
     depth = {}
     if loaded.depth is not None:
-        depth["true"], depth["student"] = loaded.depth[picks], rendering.depth
+        depth["true"] = loaded.depth[picks]
+        depth["student"] = torch.where(rendering.alpha > 0.5, rendering.depth, 0.0)
         depth["network"] = torch.stack([_predict(engine, loaded.photos[i].image) for i in picks])
     visible = see_visible(views, asked, loaded, place[itinerary.inputs[0]], picks, unit.value)
     truth = TrueViews(loaded.images[picks], asked, visible)

@@ -51,7 +51,8 @@ def score_depth(
     within = (torch.maximum(scaled / t, t / scaled) < 1.25).double().mean()
     matrix = torch.stack([1 / p, torch.ones_like(p)], 1)
     inverse = matrix @ torch.linalg.lstsq(matrix, (1 / t)[:, None]).solution[:, 0]
-    affine = ((1 / inverse.clamp(min=1e-3) - t).abs() / t).mean()
+    # No farther than the farthest that was measured: an inverse at or below zero would be anywhere.
+    affine = ((1 / inverse.clamp(min=(1 / t).min()) - t).abs() / t).mean()
     angle = _normal_angle(predicted, true, known, focal) if focal else math.nan
     return DepthScores(relative.item(), within.item(), affine.item(), angle)
 
