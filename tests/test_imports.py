@@ -36,6 +36,7 @@ ORDER = (
     "rendering",
     "export",
     "scene",
+    "capture",
     "cache",
     "depth",
     "tokenizer",

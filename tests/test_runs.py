@@ -41,7 +41,7 @@ def camera_file(path: Path, step: float) -> Path:
 
 def test_a_camera_file_is_never_taken_for_the_preset_it_is_called_after(smoke, tmp_path: Path):
     def identity(choice: str) -> dict:
-        return decide(smoke, EXAMPLE, GenerateOptions(trajectories=(choice,)), Ranks()).identity
+        return decide(smoke, [EXAMPLE], GenerateOptions(trajectories=(choice,)), Ranks()).identity
 
     file = camera_file(tmp_path / "left.json", 0.02)
     preset, first = identity("left"), identity(str(file))
@@ -54,15 +54,15 @@ def test_a_camera_file_is_never_taken_for_the_preset_it_is_called_after(smoke, t
 
 def test_a_path_that_is_called_input_does_not_replace_the_video(smoke, video: Path, tmp_path: Path):
     options = GenerateOptions(trajectories=(str(camera_file(tmp_path / "input.json", 0.02)),))
-    decide(smoke, EXAMPLE, options, Ranks())
+    decide(smoke, [EXAMPLE], options, Ranks())
     with pytest.raises(LyraError, match="one name"):
-        decide(smoke, video, options, Ranks())
+        decide(smoke, [video], options, Ranks())
 
 
 def test_a_videos_long_path_is_refused_before_any_depth(smoke, video: Path, tmp_path: Path):
     options = GenerateOptions(trajectories=(str(save_poses(tmp_path / "long.json", 12, 0.01)),))
     with pytest.raises(LyraError, match="shorten 'long'"):
-        decide(smoke, video, options, Ranks())
+        decide(smoke, [video], options, Ranks())
 
 
 def test_a_run_that_failed_early_is_no_hindrance(smoke, tmp_path: Path):
@@ -106,14 +106,14 @@ def test_nobodys_files_are_deleted(tmp_path: Path):
 )
 def test_options_that_a_photo_has_no_use_for_are_refused(smoke, given: GenerateOptions):
     with pytest.raises(LyraError, match="--"):
-        decide(smoke, EXAMPLE, given, Ranks())
+        decide(smoke, [EXAMPLE], given, Ranks())
 
 
 def test_a_missing_4dgs_package_is_said_before_work(smoke, video: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "fourdgs", None)
-    decide(smoke, EXAMPLE, GenerateOptions(), Ranks())
+    decide(smoke, [EXAMPLE], GenerateOptions(), Ranks())
     with pytest.raises(LyraError, match="fourdgs"):
-        decide(smoke, video, GenerateOptions(), Ranks())
+        decide(smoke, [video], GenerateOptions(), Ranks())
 
 
 def test_a_video_is_said_to_need_more_memory(smoke, monkeypatch: pytest.MonkeyPatch):

@@ -30,7 +30,7 @@ def plane_inputs(normal: Tensor, offset: float) -> StudentInputs:
         covered=torch.ones_like(distance),
         color=torch.full((*distance.shape, 3), 0.5),
         normals=surface_normals(points),
-        hidden=torch.ones_like(distance),
+        fresh=torch.ones_like(distance),
     )
     empty = torch.zeros(1, 1, 1, 1, SIDE, SIDE)
     return StudentInputs(empty, empty, origins, directions, torch.full((1, 1, 1), 1 / FOCAL), base)

@@ -29,17 +29,18 @@ app = SubcommandApp()
 
 @app.command
 def generate(
-    input: Positional[Path | None] = None,
+    input: Positional[tuple[Path, ...]] = (),
     /,
     *,
     out: Out,
     model: str = "mini",
     options: Annotated[GenerateOptions, arg(name=""), OmitArgPrefixes] = _PLAIN,
 ) -> None:
-    """Turns a photo, several posed photos, a text or a video into a scene.
+    """Turns a photo, several photos, a text or a video into a scene.
 
     Args:
-        input: A photo, a transforms.json that names posed photos, the first of them the input view, or a video.
+        input: A photo; several of one place, or their folder, the first of them the input view, whose cameras are
+            found; a transforms.json that names posed photos; or a video.
         out: Folder for scene.ply, scene.mp4, index.html, scene.json and clips/; of a video also for frames/,
             scene.4dgs, dynamic.safetensors and bullet.mp4.
         model: A bundled model's name, or a model's folder.

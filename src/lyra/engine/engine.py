@@ -42,7 +42,8 @@ from lyra.teacher.guardrail import Guardrail
 from lyra.tokenizer.tiling import place_tokenizer
 from lyra.tokenizer.tokenizer import Tokenizer, decode_frames, encode_frames
 from lyra.views.moving import estimate_video
-from lyra.views.still import estimate_views
+from lyra.views.posing import PosedPhotos, pose_photos
+from lyra.views.still import estimate_views, lift_posed
 from lyra.views.views import Views
 
 _FRAMES_LOOKED_AT = 5
@@ -128,13 +129,16 @@ class Engine:
     # Input to views
 
     def views(
-        self, source: Sequence[Photo] | Video, cameras: Cameras | None = None, fov: float | None = None
+        self,
+        source: Sequence[Photo] | Video | PosedPhotos,
+        cameras: Cameras | None = None,
+        fov: float | None = None,
     ) -> tuple[Views, dict[str, Any]]:
         """Depth and lens of an input, all in the first picture's frame and scale.
 
         Args:
             source: Photos, the input view first, or a video, at the model's size.
-            cameras: Of several photos, in any unit.
+            cameras: Of several photos, in any unit; found in the photos when None.
             fov: Degrees of the shorter side, where the user says so.
 
         Returns:
@@ -143,9 +147,13 @@ class Engine:
         Raises:
             LyraError: no depth can be found.
         """
+        if not isinstance(source, Video | PosedPhotos) and len(source) > 1 and cameras is None:
+            source = pose_photos(source, fov)
         with self.placement.hosting(self.estimator):
             if isinstance(source, Video):
                 return estimate_video(self.estimator, source, fov)
+            if isinstance(source, PosedPhotos):
+                return lift_posed(self.estimator, source)
             return estimate_views(self.estimator, source, cameras, fov)
 
     # Views to clips
@@ -208,8 +216,8 @@ class Engine:
             return
         requests = []
         for name, cameras in shots.items():
-            shown = cache if isinstance(cache, MovingCache) else choose_buffers(cache, cameras, self.config)
-            requests.append(TeacherRequest(views.images[0] * 2 - 1, shown, cameras, seed, name))
+            shown = cache if isinstance(cache, MovingCache) else show_buffers(cache, cameras, self.config)
+            requests.append(TeacherRequest(_first_picture(views, cameras) * 2 - 1, shown, cameras, seed, name))
         for request, latents in zip(requests, self._ask(requests), strict=True):
             if request.name not in shelf:
                 self._finish(shelf, request.name, Clip(latents, request.cameras))
@@ -322,10 +330,11 @@ class Engine:
                 )
             cache = views.cache(self.config.edges)
             assert isinstance(cache, DepthCache)
-            cache = join_caches([cache, *self._lift_ends(clips, cache)])
-        return prepare_student_inputs(clips, self.exact_tokenizer, self.model.decoder.config, cache, times)
+            cache = join_caches([cache, *self._lift_ends(clips, views, cache)])
+        pictures = None if views is None else views.cameras
+        return prepare_student_inputs(clips, self.exact_tokenizer, self.model.decoder.config, cache, times, pictures)
 
-    def _lift_ends(self, clips: Sequence[Clip], cache: DepthCache) -> list[DepthCache]:
+    def _lift_ends(self, clips: Sequence[Clip], views: Views, cache: DepthCache) -> list[DepthCache]:
         """The points of the last frames of clips that others go on from: those look past what the photos show."""
         lifted: list[DepthCache] = []
         if self.depth is None and "depth" not in self.model.parts:
@@ -333,8 +342,8 @@ class Engine:
         for number, (clip, after) in enumerate(pairwise(clips)):
             end, start = clip.cameras[-1:], after.cameras[:1]
             if torch.equal(end.camera_to_world, start.camera_to_world):
-                if bool((end.camera_to_world == clips[0].cameras.camera_to_world[:1]).all()):
-                    continue  # a closed path, and the next begins at the input view
+                if bool((views.cameras.camera_to_world == end.camera_to_world).flatten(1).all(1).any()):
+                    continue  # a path that ends at a photo, and the next begins there
                 known = join_caches([*lifted, cache])
                 lifted.insert(0, self._lift(self.frames(clip)[-1], end, known, f"number {number}"))
         return lifted[::-1]
@@ -381,6 +390,34 @@ def join_caches(caches: Sequence[DepthCache]) -> DepthCache:
     )
 
 
+def _first_picture(views: Views, cameras: Cameras) -> Float[Tensor, "3 height width"]:
+    """The picture that a path begins with: the one whose camera is the path's first."""
+    if views.motion is not None:
+        return views.images[0]
+    same = (views.cameras.camera_to_world == cameras.camera_to_world[0]).flatten(1).all(1)
+    return views.images[int(same.float().argmax())]
+
+
+def show_buffers(cache: DepthCache, cameras: Cameras, config: TeacherConfig) -> DepthCache | MovingCache:
+    """What a teacher is shown of a path; see ``choose_buffers``.
+
+    A teacher that takes one buffer is shown the one that covers most of the path and, in its holes, the one of the
+    others that covers most: as a scene is whose moments are all the same.
+    """
+    if config.max_buffers > 1 or len(cache.points) == 1:
+        return choose_buffers(cache, cameras, config)
+    chosen = choose_buffers(cache, cameras, replace(config, max_buffers=2))
+    own = choose_buffers(chosen, cameras, config)
+    other = 0 if torch.equal(own.points[0], chosen.points[1]) else 1
+    return MovingCache((own,) * len(cameras), pick_buffers(chosen, [other]))
+
+
+def pick_buffers(cache: DepthCache, index: Sequence[int]) -> DepthCache:
+    """Some buffers of a cache."""
+    picked = list(index)
+    return replace(cache, points=cache.points[picked], colors=cache.colors[picked], reliable=cache.reliable[picked])
+
+
 def choose_buffers(cache: DepthCache, cameras: Cameras, config: TeacherConfig) -> DepthCache:
     """The buffers that a teacher is shown of a path: all, or those that cover most of it, in their order."""
     if len(cache.points) <= config.max_buffers:
@@ -388,5 +425,4 @@ def choose_buffers(cache: DepthCache, cameras: Cameras, config: TeacherConfig) -
     frames = torch.linspace(0, len(cameras) - 1, min(_FRAMES_LOOKED_AT, len(cameras))).round().long()
     covered = render_cache(cache, cameras[frames], config.warp).masks.mean(dim=(0, 2, 3))
     best = covered.argsort(descending=True, stable=True)[: config.max_buffers]
-    index = sorted(best.tolist())
-    return replace(cache, points=cache.points[index], colors=cache.colors[index], reliable=cache.reliable[index])
+    return pick_buffers(cache, sorted(best.tolist()))

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lyra.engine.paths import CameraPath, split_path
+from lyra.engine.paths import CameraPath, resample_cameras, split_path
 from lyra.errors import LyraError
 from lyra.files import save_cameras, save_video
 from lyra.files.clips import Clip, load_clip, save_clip
@@ -17,6 +17,8 @@ from lyra.views.views import Views
 
 INPUT = "input"
 """Name of the clip that is a video itself."""
+MOST_PICTURES = 12
+"""Further photos of a still scene that a clip begins with; of more, those whose cameras differ most."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Chunk:
 def plan_chunks(views: Views, paths: Sequence[CameraPath], frames: int) -> list[Chunk]:
     """Everything that is filmed of an input.
 
-    Paths start at the input camera; where that moves they go on with it.
+    Paths start at the input camera; where that moves they go on with it. Of several photos each further one begins a
+    clip of its own, to the nearest photo that is filmed before it.
 
     Args:
         views: Of photos, or of a video of 1 + n (frames - 1) pictures.
@@ -50,7 +53,8 @@ def plan_chunks(views: Views, paths: Sequence[CameraPath], frames: int) -> list[
     """
     lens = views.cameras.intrinsics[0]
     if views.motion is None:
-        chunks = [Chunk(views, None, tuple(split_path(path, lens, frames) for path in paths))]
+        shots = (*(split_path(path, lens, frames) for path in paths), *walk_between(views.cameras, frames))
+        chunks = [Chunk(views, None, shots)]
     else:
         check_lengths(paths, lens, frames)
         starts = range(0, len(views) - 1, frames - 1)
@@ -63,6 +67,44 @@ def plan_chunks(views: Views, paths: Sequence[CameraPath], frames: int) -> list[
             chunks.append(Chunk(part, INPUT + end, tuple(shots)))
     check_names([name for chunk in chunks for name in chunk.names])
     return chunks
+
+
+def walk_between(cameras: Cameras, frames: int) -> list[dict[str, Cameras]]:
+    """Clips that begin with the further photos of a still scene, each going to the nearest photo before it.
+
+    Before it is what was reached earlier from the first photo, so that all of them hang together.
+
+    Args:
+        cameras: Of the photos.
+        frames: Of a clip.
+    """
+    apart = _distances(cameras)
+    picked = [0, *_most_different(apart)]
+    reached, shots = [0], []
+    while len(reached) < len(picked):
+        ways = [(float(apart[a, b]), b, a) for a in reached for b in picked if b not in reached]
+        _, picture, goal = min(ways)
+        reached.append(picture)
+        shots.append({f"photo_{picture + 1:02d}": resample_cameras(cameras[[picture, goal]], frames)})
+    return sorted(shots, key=lambda shot: next(iter(shot)))
+
+
+def _distances(cameras: Cameras) -> Float[Tensor, "view view"]:
+    """How far cameras are apart: scene units and, of their turns, radians together."""
+    poses = cameras.camera_to_world.double()
+    places = torch.cdist(poses[:, :3, 3], poses[:, :3, 3])
+    traces = torch.einsum("aij,bij->ab", poses[:, :3, :3], poses[:, :3, :3])
+    return places + ((traces - 1) / 2).clamp(-1, 1).acos()
+
+
+def _most_different(apart: Float[Tensor, "view view"]) -> list[int]:
+    """All but the first or, of many, one after another the one that is farthest from those before it."""
+    picked = [0]
+    while len(picked) < min(len(apart), MOST_PICTURES + 1):
+        gap = apart[:, picked].amin(1)
+        gap[picked] = -1
+        picked.append(int(gap.argmax()))
+    return sorted(picked[1:])
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -8,6 +8,8 @@ to the model's aspect ratio and resampled. Everything a user can get wrong ends 
 import hashlib
 import io
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ from lyra.files.picture_files import (
     open_picture,
 )
 from lyra.files.poses import load_posed_images
+from lyra.files.transforms import PICTURE_SUFFIXES
 from lyra.geometry.cameras import Cameras
 
 __all__ = [
@@ -42,6 +45,7 @@ __all__ = [
     "SMALLEST_SIDE",
     "Photo",
     "centre_crop",
+    "find_sources",
     "is_video",
     "load_photo",
     "load_posed_photos",
@@ -129,6 +133,33 @@ def show_straight(stored: Image.Image, orientation: Orientation, camera: SeenCam
     """A stored picture as it is shown, straightened where its camera is known to bend lines."""
     rgb = orientation.show(stored)
     return rgb if camera is None or camera.lens.distortion.straight else straighten_upright(rgb, camera)
+
+
+def find_sources(given: Sequence[Path]) -> list[Path]:
+    """The files of an input: of a folder its ``transforms.json`` or else its pictures, in the order of their names.
+
+    Numbers in names count as numbers: ``frame2`` is before ``frame10``.
+
+    Raises:
+        LyraError: a folder holds no pictures.
+    """
+    found: list[Path] = []
+    for path in given:
+        if not path.is_dir():
+            found.append(path)
+        elif (path / "transforms.json").is_file():
+            found.append(path / "transforms.json")
+        else:
+            pictures = [file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file()]
+            if not pictures:
+                raise LyraError(f"{path} holds no pictures: give photos, or a folder with some")
+            found += sorted(pictures, key=_by_number)
+    return found
+
+
+def _by_number(path: Path) -> list[tuple[int, int, str]]:
+    parts = re.split(r"(\d+)", path.name.lower())
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
 
 
 def load_posed_photos(path: Path, height: int, width: int) -> tuple[list[Photo], Cameras]:

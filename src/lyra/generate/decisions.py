@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lyra.capture.reconstruction import require_colmap
 from lyra.device.memory import LIBRARIES, Placement, describe, find_memory, plan
 from lyra.device.ranks import Ranks
 from lyra.engine.paths import CameraPath, choose_paths
@@ -17,7 +18,7 @@ from lyra.files.photos import Photo, is_video, load_photo, load_posed_photos
 from lyra.files.picture_files import picture_shape
 from lyra.files.poses import load_posed_images
 from lyra.files.videos import Video, load_video, video_shape
-from lyra.generate.options import MOST_CHUNKS, GenerateOptions, VideoOptions
+from lyra.generate.options import MOST_CHUNKS, MOST_PHOTOS, GenerateOptions, VideoOptions
 from lyra.geometry.cameras import Cameras
 from lyra.geometry.trajectories import TRAJECTORY_NAMES
 from lyra.models.model import Model
@@ -43,16 +44,18 @@ class Decisions:
     cameras: Cameras | None
     """Of the photos, where they are posed."""
     identity: dict[str, Any]
+    unposed: tuple[Path, ...] = ()
+    """Files of several photos whose cameras are still to be found."""
 
 
 def decide(
-    model: Model, photo_path: Path | None, options: GenerateOptions, ranks: Ranks, files: bool = True
+    model: Model, sources: Sequence[Path], options: GenerateOptions, ranks: Ranks, files: bool = True
 ) -> Decisions:
     """Reads the input and the options, and says at once what will not do.
 
     Args:
         model: All parts.
-        photo_path: The input; None to begin with the prompt.
+        sources: The input; several photos; nothing to begin with the prompt.
         options: What the user decides.
         ranks: The processes that share the scene.
         files: Whether files will be written.
@@ -62,6 +65,8 @@ def decide(
     """
     if files:
         require_extra("av", "PyAV")
+    photo_path = sources[0] if sources else None
+    check_several(sources)
     model.require("vae", "decoder")
     if options.teacher is None:
         model.require("transformer", "scheduler", "text")
@@ -78,7 +83,7 @@ def decide(
         check_names([INPUT, *(path.name for path in paths)])
     else:
         check_photo(photo_path, options)
-        photos, cameras = load_input(photo_path, config)
+        photos, cameras = load_input(sources, config)
     guarded = needs_guardrail(_licences(model), options.guardrail)
     placement = place_model(model, config, options, ranks, moving=video is not None, guarded=guarded)
     guardrail = choose_guardrail(_licences(model), options.guardrail, placement.device)
@@ -87,7 +92,8 @@ def decide(
     known = cameras if video is None else video.cameras
     inputs = [photo.sha256 for photo in photos] if video is None else [video.sha256]
     identity = run_identity(model, config, inputs, known, paths, options)
-    return Decisions(config, placement, guardrail, paths, photos, video, cameras, identity)
+    unposed = tuple(sources) if len(sources) > 1 else ()
+    return Decisions(config, placement, guardrail, paths, photos, video, cameras, identity, unposed)
 
 
 def require_extra(module: str, package: str) -> None:
@@ -205,13 +211,31 @@ def _licences(model: Model) -> str:
     return "; ".join([model.config.licence, *parts])
 
 
-def load_input(path: Path | None, config: TeacherConfig) -> tuple[list[Photo], Cameras | None]:
+def load_input(paths: Sequence[Path], config: TeacherConfig) -> tuple[list[Photo], Cameras | None]:
     """The photos of an input and, if they are posed, their cameras; no photo where a prompt stands for it."""
-    if path is None:
-        return [], None
-    if path.suffix.lower() == ".json":
-        return load_posed_photos(path, config.height, config.width)
-    return [load_photo(path, config.height, config.width)], None
+    if len(paths) == 1 and paths[0].suffix.lower() == ".json":
+        return load_posed_photos(paths[0], config.height, config.width)
+    return [load_photo(path, config.height, config.width) for path in paths], None
+
+
+def check_several(paths: Sequence[Path]) -> None:
+    """Says before any work which files do not go together.
+
+    Raises:
+        LyraError: a video or a camera file among photos, a photo twice, or nothing that poses photos is installed.
+    """
+    if len(paths) < 2:
+        return
+    if len(paths) > MOST_PHOTOS:
+        raise LyraError(f"{len(paths)} photos: give at most {MOST_PHOTOS}")
+    for path in paths:
+        if is_video(path):
+            raise LyraError(f"{path} is a video among several files: give it alone, or photos alone")
+        if path.suffix.lower() == ".json":
+            raise LyraError(f"{path} among several files: a transforms.json names its photos, give it alone")
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise LyraError("a photo is named twice: give each once")
+    require_colmap()
 
 
 def load_video_input(path: Path, config: TeacherConfig, options: VideoOptions) -> Video:

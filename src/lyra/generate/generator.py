@@ -1,5 +1,6 @@
 """What ``lyra.load`` gives: a model that turns inputs into scenes."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ class Generator(Model):
 
     def generate(
         self,
-        source: Path | str | None = None,
+        source: Path | str | Sequence[Path | str] | None = None,
         out: Path | str | None = None,
         *,
         prompt: str = "",
@@ -35,10 +36,11 @@ class Generator(Model):
         options: GenerateOptions | None = None,
         **more: Any,
     ) -> Scene:
-        """Turns a photo, several posed photos, a text or a video into a scene.
+        """Turns a photo, several photos, a text or a video into a scene.
 
         Args:
-            source: Any image file, any video, or a ``transforms.json`` of posed photos; None to begin with the prompt.
+            source: Any image file, several of one place or a folder of them, any video, or a ``transforms.json`` of
+                posed photos; None to begin with the prompt.
             out: Folder for the scene's files; None for a scene in memory, which writes nothing.
             prompt: What the scene shows.
             seed: The same seed gives the same scene on the same machine.
@@ -56,7 +58,8 @@ class Generator(Model):
             chosen = replace(chosen, seed=seed)
         if device != "auto":
             chosen = replace(chosen, device=replace(chosen.device, device=device))
-        return generate(self, None if source is None else Path(source), None if out is None else Path(out), chosen)
+        given = [] if source is None else [source] if isinstance(source, Path | str) else source
+        return generate(self, [Path(path) for path in given], None if out is None else Path(out), chosen)
 
 
 __all__ = ["DeviceOptions", "GenerateOptions", "Generator", "TextOptions"]

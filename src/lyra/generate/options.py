@@ -24,6 +24,8 @@ class TextOptions:
     """Folder or owner/name@commit of the diffusers pipeline that makes the first image; Z-Image-Turbo when None."""
 
 
+MOST_PHOTOS = 64
+"""That are given at once without their cameras."""
 MOST_CHUNKS = 4
 """Of a long video, unless a user wants more; it is sampled more coarsely then."""
 

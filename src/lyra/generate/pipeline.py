@@ -6,6 +6,7 @@ Each finished clip is on disk before the next begins, so an interrupted run goes
 """
 
 import json
+import sys
 import tempfile
 import time
 import warnings
@@ -16,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lyra.capture.reconstruction import POSING_SIDE
 from lyra.depth import DepthEstimator
 from lyra.device.memory import DeviceOptions, peak_memory_mb, quantize
 from lyra.device.ranks import Ranks, join_ranks
@@ -24,7 +26,7 @@ from lyra.engine.shots import Shelf
 from lyra.errors import LyraWarning
 from lyra.files import save_image, write_atomically
 from lyra.files.moving_splats import save_4dgs
-from lyra.files.photos import Photo, load_photo
+from lyra.files.photos import Photo, find_sources, load_photo
 from lyra.files.videos import Video
 from lyra.generate.decisions import Decisions, decide, draws_prompt
 from lyra.generate.options import GenerateOptions
@@ -39,19 +41,20 @@ from lyra.teacher import VideoTeacher
 from lyra.teacher.first_image import DEFAULT_IMAGE_MODEL, ImageModel, draw_first_image
 from lyra.viewer.page import write_viewer
 from lyra.views.drawn import draw_prompt
+from lyra.views.posing import PosedPhotos, pose_photos
 from lyra.views.views import Views
 
 VIEWS, LENS = "clips/input.safetensors", "clips/input.json"
 """What depth estimation found, and the lens."""
 
 
-def generate(model: Model, source: Path | None, out: Path | None, options: GenerateOptions) -> Scene:
-    """Turns a photo, several posed photos, a text or a video into a scene and, where asked to, its files.
+def generate(model: Model, source: Path | Sequence[Path] | None, out: Path | None, options: GenerateOptions) -> Scene:
+    """Turns a photo, several photos, a text or a video into a scene and, where asked to, its files.
 
     Args:
         model: From :func:`lyra.load`.
-        source: Any image file that Pillow reads, any video that FFmpeg decodes, or a ``transforms.json`` of posed
-            photos; None to begin with the prompt.
+        source: Any image file that Pillow reads, several of one place (the input view first) or a folder of them, any
+            video that FFmpeg decodes, or a ``transforms.json`` of posed photos; None to begin with the prompt.
         out: Folder of the scene, see the README for what it will hold; None for a scene in memory.
         options: Seed, trajectories and so on.
 
@@ -61,7 +64,8 @@ def generate(model: Model, source: Path | None, out: Path | None, options: Gener
     ranks, timings = join_ranks() if options.spread else Ranks(), Timings()
     if out is None and ranks.world > 1:
         raise ValueError("processes share a scene through its folder: give one")
-    decided = decide(model, source, options, ranks, files=out is not None)
+    given = [] if source is None else [source] if isinstance(source, Path) else list(source)
+    decided = decide(model, find_sources(given), options, ranks, files=out is not None)
     estimator = choose_depth(model, options.depth, decided.placement.device)
     engine = Engine(
         model,
@@ -73,7 +77,7 @@ def generate(model: Model, source: Path | None, out: Path | None, options: Gener
     )
     held = nullcontext() if out is None or not ranks.first else prepare_folder(out, decided.identity, options.resume)
     with held, engine:
-        return _run(engine, source, out, decided, options, timings)
+        return _run(engine, given[0] if given else None, out, decided, options, timings)
 
 
 def _run(
@@ -117,6 +121,8 @@ class Seen:
     """Degrees, and the source they came from."""
     photos: Sequence[Photo]
     """Empty of a video."""
+    notes: Sequence[str] = ()
+    """Of what was found, one sentence each."""
 
 
 def see(engine: Engine, decided: Decisions, out: Path | None, options: GenerateOptions, timings: "Timings") -> Seen:
@@ -127,16 +133,35 @@ def see(engine: Engine, decided: Decisions, out: Path | None, options: GenerateO
             photos = [first_photo(engine, decided, options, out)]
     ready = out is not None and options.resume and (out / VIEWS).is_file() and (out / LENS).is_file()
     if engine.ranks.first and not ready:
+        source, notes = decided.video or photos, ()
+        if decided.unposed:
+            with timings.stage("cameras"):
+                source = find_photo_cameras(photos, decided, options)
+            notes = source.notes
         with timings.stage("depth"):
-            views, fov = engine.views(decided.video or photos, decided.cameras, options.fov)
+            views, fov = engine.views(source, decided.cameras, options.fov)
         if out is None:
-            return Seen(views, fov, photos)
+            return Seen(views, fov, photos, notes)
         with write_atomically(out / LENS) as path:
-            path.write_text(json.dumps(fov) + "\n")
+            path.write_text(json.dumps({**fov, "notes": notes}) + "\n")
         views.save(out / VIEWS)
     engine.ranks.wait()
     assert out is not None
-    return Seen(Views.load(out / VIEWS), json.loads((out / LENS).read_text()), photos)
+    fov = json.loads((out / LENS).read_text())
+    return Seen(Views.load(out / VIEWS), fov, photos, fov.pop("notes", ()))
+
+
+def find_photo_cameras(photos: Sequence[Photo], decided: Decisions, options: GenerateOptions) -> PosedPhotos:
+    """Poses several photos, which are looked at larger than the model does.
+
+    Raises:
+        LyraError: they have too little in common.
+    """
+    largest = max(max(photo.source_size) for photo in photos)
+    scale = min(POSING_SIDE, largest) / max(decided.config.height, decided.config.width)
+    size = (round(decided.config.height * scale), round(decided.config.width * scale))
+    print(f"finding the cameras of {len(photos)} photos", file=sys.stderr)
+    return pose_photos(photos, options.fov, [load_photo(path, *size).image for path in decided.unposed])
 
 
 def first_photo(engine: Engine, decided: Decisions, options: GenerateOptions, out: Path | None) -> Photo:
@@ -262,10 +287,10 @@ def describe_input(source: Path | None, decided: Decisions, found: Seen, scene: 
         "sha256": picture.sha256,
         "size": picture.source_size,
         "crop": picture.crop,
-        "notes": picture.notes,
+        "notes": [*picture.notes, *found.notes],
     }
     if isinstance(picture, Video):
         told |= {"seconds": picture.seconds, "frames": len(picture.frames)}
     else:
-        told |= {"photos": len(found.photos)}
+        told |= {"photos": len(found.views)}
     return {"input": told, "fov": found.fov, "gaussians": count}

@@ -89,8 +89,9 @@ class BaseSurface:
     """The tokenizer's decode of the teacher's latents."""
     normals: Float[Tensor, "batch view time height width 3"]
     """Unit normals of either sign, zero where unknown."""
-    hidden: Float[Tensor, "batch view time height width"]
-    """1 where the input view does not show the place, else 0."""
+    fresh: Float[Tensor, "batch view time height width"]
+    """Of a still scene: 1 where a Gaussian shows what none before it shows, that is what no picture shows and, on a
+    picture's own frame, what no picture before it does."""
     shown: Float[Tensor, "target view time height width"] | None = None
     """Of a dynamic scene: 1 where a Gaussian belongs to the scene at a target time, else 0."""
 
@@ -105,15 +106,8 @@ class BaseSurface:
 
     @property
     def novel(self) -> Float[Tensor, "batch view time height width"]:
-        """1 where a Gaussian shows what none before it shows: what the input view does not, and on the first view's
-        first frame, which is it. In a dynamic scene ``shown``.
-        """
-        if self.shown is not None:
-            return self.shown
-        novel = (1 - self.covered) * self.hidden
-        novel[:, :, 0] = 0
-        novel[:, 0, 0] = 1
-        return novel
+        """1 where a Gaussian shows what none before it shows: ``fresh``, in a dynamic scene ``shown``."""
+        return self.fresh if self.shown is None else self.shown
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ def prepare_student_inputs(
     config: DecoderConfig,
     cache: DepthCache | MovingCache | None = None,
     times: Sequence[float] | None = None,
+    pictures: Cameras | None = None,
 ) -> StudentInputs:
     """Inputs of a decoder for the clips of one scene (a batch of one).
 
@@ -74,6 +75,8 @@ def prepare_student_inputs(
         cache: The scene's depth cache, in the cameras' world; needed by decoders of "cache" geometry. Of a dynamic
             scene as many moments as the clips have frames.
         times: The moments that the Gaussians shall show, in [0, 1]; needed by decoders that are conditioned on time.
+        pictures: Cameras of the cache's first buffers, which are pictures; clips may begin with any of them. One, that
+            of the first clip's first frame, when None.
 
     Raises:
         ValueError: the decoder wants a cache and there is none.
@@ -83,6 +86,8 @@ def prepare_student_inputs(
     frames = splat_frame_indices(len(cameras[0]), tokenizer.spec, config)
     stride = splat_stride(tokenizer.spec, config)
     latents = torch.stack([tokenizer.denormalize(clip.latents) for clip in clips])
+    known = [origin] if pictures is None else list(pictures.camera_to_world)
+    starts = find_starts(clips, known)
     grids = [view[frames].resized(view.height // stride, view.width // stride) for view in cameras]
     rays = [pixel_rays(grid) for grid in grids]
     base = None
@@ -94,7 +99,7 @@ def prepare_student_inputs(
             cache = cache.map(lambda part: move_cache(part, to_origin))
         else:
             cache = move_cache(cache, to_origin)
-        base = _base_surface(latents, cameras, cache, tokenizer, frames, stride, rays)
+        base = _base_surface(latents, cameras, cache, tokenizer, frames, stride, rays, starts)
     return StudentInputs(
         latents=latents[None],
         plucker=torch.cat([_encode_plucker(view, tokenizer) for view in cameras])[None],
@@ -146,6 +151,16 @@ def _plucker_half(cameras: Cameras, half: int) -> Float[Tensor, "3 time height w
     return video
 
 
+def find_starts(clips: Sequence[Clip], pictures: Sequence[Float[Tensor, "4 4"]]) -> list[int | None]:
+    """Which picture each clip's first frame is; None of a clip that goes on from the end of another."""
+
+    def find(clip: Clip) -> int | None:
+        first = clip.cameras.camera_to_world[0]
+        return next((index for index, pose in enumerate(pictures) if torch.equal(pose, first)), None)
+
+    return [find(clip) for clip in clips]
+
+
 def _base_surface(
     latents: Tensor,
     cameras: Sequence[Cameras],
@@ -154,39 +169,70 @@ def _base_surface(
     frames: list[int],
     stride: int,
     rays: Sequence[tuple[Tensor, Tensor]],
+    starts: Sequence[int | None],
 ) -> BaseSurface:
-    distances, covered, colors, points = [], [], [], []
-    for latent, view, (origins, directions) in zip(latents, cameras, rays, strict=True):
+    filmed = sorted({start for start in starts if start is not None})
+    distances, covered, known, colors, points = [], [], [], [], []
+    for latent, view, (origins, directions), start in zip(latents, cameras, rays, starts, strict=True):
         at_frames = view[frames]
         if isinstance(cache, MovingCache):
             moments = MovingCache(tuple(cache.moments[frame] for frame in frames), cache.backdrop)
             views = render_moving_cache(moments, at_frames)
         else:
             views = render_cache(cache, at_frames)
-        depth, mask = _nearest(views)
+        depth, mask = _nearest(views, start or 0)
         # Holes open behind what moves aside: they are filled from what is far of their surroundings.
         depth = depth.clamp(min=1e-3)
         log_depth = fill_holes(depth.log()[:, None] * mask[:, None], mask, depth**FAR_BIAS)[:, 0]
         distances.append(_shrink((log_depth.exp() * z_depth_factor(at_frames)).log(), stride).exp())
-        # What only other photos show is nobody's yet: their pixels are no Gaussians.
-        covered.append(_shrink(views.masks[:, 0], stride))
+        # What only other photos show, and no clip begins with, is nobody's yet: their pixels are no Gaussians.
+        known.append(torch.stack([_shrink(views.masks[:, index], stride) for index in filmed]))
+        covered.append(known[-1].amax(0))
         video = tokenizer.decode(latent[None])[0] / 2 + 0.5
         colors.append(_shrink(video[:, frames].movedim(0, 1), stride).movedim(1, -1).clamp(0, 1))
         points.append(origins + distances[-1][..., None] * directions)
     places = torch.stack(points)
-    # The first view's first frame is the input picture, and the world is its camera's.
-    first = cameras[0][:1].resized(*places.shape[2:4])
-    hidden = is_hidden(places.flatten(0, -2), places[0, 0, ..., 2], first).reshape(places.shape[:-1])
+    fresh = _find_fresh(places, torch.stack(known), cameras, starts, filmed)
     parts = {"distance": torch.stack(distances), "covered": torch.stack(covered), "color": torch.stack(colors)}
-    parts |= {"normals": surface_normals(places), "hidden": hidden.float()}
+    parts |= {"normals": surface_normals(places), "fresh": fresh}
     return BaseSurface(**{name: part[None] for name, part in parts.items()})
 
 
-def _nearest(views: CacheViews) -> tuple[Float[Tensor, "time height width"], Float[Tensor, "time height width"]]:
-    """Depth and mask of what is nearest among all buffers."""
+def _find_fresh(
+    places: Float[Tensor, "view time height width 3"],
+    known: Float[Tensor, "view picture time height width"],
+    cameras: Sequence[Cameras],
+    starts: Sequence[int | None],
+    filmed: Sequence[int],
+) -> Float[Tensor, "view time height width"]:
+    """See ``BaseSurface.fresh``."""
+    unseen = []
+    for row, picture in enumerate(filmed):
+        clip = starts.index(picture)
+        # Its depth is that of its own frame, on the grid of the Gaussians.
+        camera = cameras[clip][:1].resized(*places.shape[2:4])
+        to_camera = camera.world_to_camera[0]
+        depth = places[clip, 0] @ to_camera[2, :3] + to_camera[2, 3]
+        hidden = is_hidden(places.flatten(0, -2), depth, camera).reshape(places.shape[:-1])
+        unseen.append((1 - known[:, row]) * hidden)
+    fresh = torch.stack(unseen).amin(0)
+    # First frames are pictures, or the last frames of other clips: each picture counts once.
+    fresh[:, 0] = 0
+    for row, picture in enumerate(filmed):
+        own = starts.index(picture)
+        before = [part[own, 0] for part in unseen[:row]]
+        fresh[own, 0] = torch.stack(before).amin(0) if before else 1
+    return fresh
+
+
+def _nearest(
+    views: CacheViews, own: int
+) -> tuple[Float[Tensor, "time height width"], Float[Tensor, "time height width"]]:
+    """Depth and mask of the picture that a clip begins with and, in its holes, of what is nearest among all others."""
     if views.depth.shape[1] == 1:
         return views.depth[:, 0], views.masks[:, 0]
-    depth = torch.where(views.masks > 0, views.depth, torch.inf).amin(1)
+    depth = torch.where(views.masks > 0, views.depth, torch.inf)
+    depth = torch.where(depth[:, own].isfinite(), depth[:, own], depth.amin(1))
     return torch.where(depth.isfinite(), depth, 0.0), depth.isfinite().to(depth.dtype)
 
 

@@ -13,9 +13,12 @@ from torch import Tensor
 from lyra.cache.warp import build_cache, render_cache
 from lyra.depth import DepthEstimator, scene_depth
 from lyra.depth.alignment import align_depth
+from lyra.depth.anchoring import LEAST_ANCHORS, fit_to_anchors, median_ratio
 from lyra.errors import LyraError
 from lyra.files.photos import Photo
 from lyra.geometry.cameras import Cameras, concatenate_cameras, intrinsics_from_fov, through_lens
+from lyra.geometry.sky import MAX_DEPTH, is_sky
+from lyra.views.posing import Anchors, PosedPhotos
 from lyra.views.views import Views
 
 DEFAULT_FOV = 55.0
@@ -70,6 +73,63 @@ def estimate_views(
         poses = through_lens(cameras, lens).relative_to(cameras.camera_to_world[0])
         views = _join_views(estimator, views, photos[1:], poses[1:])
     return views, {"degrees": degrees, "source": source}
+
+
+def lift_posed(estimator: DepthEstimator, posed: PosedPhotos) -> tuple[Views, dict[str, Any]]:
+    """Views of photos whose cameras were found: each one's depth agrees with the points that it shares with others.
+
+    Args:
+        estimator: Of depth.
+        posed: The input view first.
+
+    Returns:
+        As ``estimate_views``.
+
+    Raises:
+        LyraError: no depth can be found in a photo.
+    """
+    depths = []
+    for index, photo in enumerate(posed.photos):
+        try:
+            depths.append(scene_depth(estimator.predict(photo.image)))
+        except ValueError as error:
+            raise LyraError(f"no depth can be found in photo {index + 1} ({error}): leave it out") from error
+    images, cameras = torch.stack([photo.image for photo in posed.photos]), posed.cameras
+    views = anchor(Views(images, torch.stack(depths), cameras), posed.anchors)
+    focal = float(cameras.intrinsics[0, 0])
+    return views, {"degrees": _fov(focal, min(images.shape[2:])), "source": "photos"}
+
+
+def anchor(views: Views, anchors: Anchors) -> Views:
+    """Views whose depths agree with the anchors, in scene units: cameras and points are brought to the first's depth.
+
+    Args:
+        views: Depths of any scale each, cameras in the anchors' unit.
+        anchors: Of the same pictures.
+    """
+    places, depths = zip(
+        *(_solid(*known) for known in zip(views.depth, anchors.places, anchors.depths, strict=True)), strict=True
+    )
+    fitted = []
+    for depth, place, wanted in zip(views.depth, places, depths, strict=True):
+        if len(wanted) >= LEAST_ANCHORS:
+            near = fit_to_anchors(depth, place, wanted)
+        else:
+            near = depth / median_ratio(depth, place, wanted) if len(wanted) else depth
+        fitted.append(torch.where(is_sky(depth), depth, near))
+    found = torch.stack(fitted)
+    unit = found[0][~is_sky(views.depth[0])].median()
+    poses = views.cameras.camera_to_world.clone()
+    poses[:, :3, 3] /= unit
+    scaled = torch.where(is_sky(views.depth), views.depth, (found / unit).clamp(max=0.9 * MAX_DEPTH))
+    return replace(views, depth=scaled, cameras=replace(views.cameras, camera_to_world=poses))
+
+
+def _solid(depth: Tensor, places: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Anchors that are not where the estimate has sky."""
+    u, v = places.floor().long().unbind(-1)
+    solid = ~is_sky(depth)[v, u]
+    return places[solid], wanted[solid]
 
 
 def _fov(focal: float, side: int) -> float:
