@@ -197,7 +197,7 @@ def test_the_students_base_is_of_all_posed_photos_and_of_the_ends_of_long_paths(
     clips = [Clip(clip.latents, path[start : start + CONFIG.frames]) for start in (0, CONFIG.frames - 1)]
     known = alone.cache(CONFIG.edges)
     assert isinstance(known, DepthCache)
-    [lifted] = engine._lift_ends(clips, known)
+    [lifted] = engine._lift_ends(clips, alone, known)
     place = path.camera_to_world[CONFIG.frames - 1, :3]
     local = (lifted.points[0] - place[:, 3]) @ place[:, :3]
     assert (local[..., 2] > 0).all() and (local[16, 16, :2].abs() < 0.1).all()

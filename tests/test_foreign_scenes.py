@@ -200,6 +200,7 @@ def test_a_blank_scene_is_found_blank(tmp_path: Path, monkeypatch: pytest.Monkey
     from contextlib import nullcontext
 
     from lyra.viewer import verification
+    from lyra.viewer.page import write_viewer
 
     camera = Cameras(torch.eye(4)[None], intrinsics_from_fov(55.0, 64, 64)[None], 64, 64)
     shown = cloud((0, 0, -3))
@@ -207,7 +208,7 @@ def test_a_blank_scene_is_found_blank(tmp_path: Path, monkeypatch: pytest.Monkey
         shown = cloud((0, 0, 1), 0.01, 5)
         shown = replace(shown, scales=torch.full((5, 3), 100.0), colors=torch.full((5, 3), 0.5))
     Scene(shown, camera).save(tmp_path / "scene")
-    (tmp_path / "scene/index.html").write_text("")
+    write_viewer(shown, tmp_path / "scene/index.html", camera)
     monkeypatch.setattr(verification, "open_browser", lambda: nullcontext(None))
     monkeypatch.setattr(
         verification, "take_shots", lambda browser, page, cameras, name: verification._draw(shown, cameras)
