@@ -18,6 +18,7 @@ from lyra.worlds.house_things import ON_TABLES, ON_WALLS
 from lyra.worlds.nouns import ANCHORS, thing_nouns
 from lyra.worlds.outdoor_things import GROWN, STANDING
 from lyra.worlds.tracing import world_hits
+from lyra.worlds.vocabulary import color_of, color_words
 
 
 def said(brief: Brief) -> list[tuple[int, str, str | None, str | None]]:
@@ -40,6 +41,8 @@ def said(brief: Brief) -> list[tuple[int, str, str | None, str | None]]:
         ("two stools painted yellow", [(2, "stool", "gold", None)]),
         ("a red and white lighthouse", [(1, "tower", "red", None)]),
         ("poodles, geese and 4 women", [(3, "dog", None, None), (3, "bird", None, None), (4, "person", None, None)]),
+        ("a lemon couch under an orange tree", [(1, "sofa", "gold", None), (1, "tree", None, None)]),
+        ("a ginger cat", [(1, "cat", "orange", None)]),
         ("a stone fountain", [(1, "fountain", None, "stone")]),
         ("a white standing desk", [(1, "desk", "white", None)]),
     ],
@@ -88,6 +91,12 @@ def test_synonyms_of_many_kinds_are_known():
     assert {word: nouns[word] for word in pairs} == pairs
     drawable = {*STANDING, *ON_WALLS, *ON_TABLES, *GROWN}
     assert set(ANCHORS) - drawable == {"house", "hall", "church", "temple", "pagoda", "tower"}
+
+
+def test_every_color_word_is_a_color():
+    for name in set(color_words().values()):
+        assert len(color_of(name)) == 3
+    assert color_of("red", 0.5)[0] == 0.5 and color_of("red", 2.0)[1] == 0.5
 
 
 @pytest.mark.parametrize("name", sorted(STANDING))

@@ -119,7 +119,7 @@ FURTHER: dict[str, str] = {
     "unit,"
     "furniture, kitchen cabinet",
     "appliance": "washing machine, dishwasher, washer, dryer, microwave, toaster, printer, machine",
-    "chair": "seat, dining chair, office chair, deck chair, swivel chair, throne, rocking chair",
+    "chair": "seat, dining chair, office chair, deck chair, deckchair, lounger, swivel chair, throne, rocking chair",
     "armchair": "easy chair, recliner, lounge chair, wing chair, club chair, wingback chair, wingback, bean bag, "
     "beanbag, pouf",
     "sofa": "couch, settee, loveseat, love seat, davenport, divan, chesterfield, futon, daybed, sectional, lounge, "
@@ -191,7 +191,8 @@ FURTHER: dict[str, str] = {
     "plant": "potted plant, pot plant, houseplant, cactus, fern, ficus, bonsai, rubber plant, monstera, succulent, "
     "house plant, flower pot, flowerpot",
     "bush": "shrub, hedge, shrubbery, thicket, rose bush",
-    "tree": "oak, birch, maple, willow, apple tree, cherry tree, olive tree, oak tree, lime tree, fruit tree",
+    "tree": "oak, birch, maple, willow, apple tree, cherry tree, olive tree, oak tree, lime tree, fruit tree, lemon "
+    "tree, orange tree",
     "conifer": "pine, fir, spruce, cedar, pine tree, fir tree, christmas tree, cypress, evergreen, larch",
     "palm": "palm tree, coconut palm, coconut tree",
     "car": "automobile, auto, sedan, taxi, cab, vehicle, limousine, convertible, sports car, hatchback, suv, jeep, "
@@ -205,14 +206,14 @@ FURTHER: dict[str, str] = {
     "person": "man, woman, child, boy, girl, somebody, pedestrian, figure, human, kid, lady, guy, gentleman, "
     "farmer, tourist, worker, walker, crowd, someone, old man, old woman, couple of people, guard, guide, cook, "
     "nurse, model, soldier, knight, bride, monk,"
-    "shepherd, teenager, cyclist, hiker, fisherman, policeman, gardener",
+    "shepherd, teenager, cyclist, hiker, fisherman, policeman, gardener, groom, player, referee, astronaut, family",
     "animal": "creature, pig, fox, bear, deer, elephant, rabbit, beast",
     "dog": "puppy, labrador, dalmatian, retriever, terrier, spaniel, beagle, dachshund, hound, pup, doggy, poodle",
     "cat": "kitten, kitty, pussycat, tomcat",
     "horse": "pony, stallion, mare, foal, donkey, zebra",
     "cow": "bull, ox, calf, cattle, buffalo",
     "sheep": "lamb, goat, ram, ewe",
-    "bird": "duck, pigeon, seagull, hen, chicken, goose, crow, swan",
+    "bird": "duck, pigeon, seagull, hen, chicken, goose, crow, swan, gull, heron, flamingo, owl",
     "streetlamp": "street lamp, street light, lamp post, lamppost, streetlight, street lantern, traffic light",
     "fence": "railing, picket fence, palisade, garden fence",
     "fountain": "water fountain",
@@ -233,6 +234,12 @@ FURTHER: dict[str, str] = {
     "knife": "fork, spoon, cutlery",
 }
 """What people say of these things that WordNet says otherwise or not."""
+
+
+@cache
+def said_phrases() -> frozenset[str]:
+    """What ``FURTHER`` names."""
+    return frozenset(phrase for line in FURTHER.values() for phrase in line.split(", "))
 
 
 @cache

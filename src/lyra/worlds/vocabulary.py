@@ -8,7 +8,7 @@ from typing import Literal
 
 from PIL import ImageColor
 
-from lyra.worlds.nouns import thing_nouns
+from lyra.worlds.nouns import said_phrases, thing_nouns
 
 Place = Literal["room", "table", "street", "village", "building", "landscape"]
 Hour = Literal["morning", "noon", "evening", "night"]
@@ -50,12 +50,12 @@ SETTINGS: dict[str, tuple[Place, str]] = {
 _COLORS = (
     "red scarlet vermilion; crimson ruby; green emerald; darkgreen bottle-green forest-green; olive khaki-green; "
     "lightgreen mint lime-green; royalblue blue cobalt azure; navy navy-blue dark-blue; skyblue light-blue sky-blue "
-    "baby-blue; turquoise aqua aquamarine cyan; teal petrol; gold yellow mustard golden amber gilded lemon-yellow; "
-    "orange"
-    "tangerine-colored apricot; saddlebrown brown chestnut chocolate mocha tan-brown; tan beige sand-colored camel "
-    "khaki; purple violet mauve lilac lavender plum-colored; indigo; hotpink pink rose-colored fuchsia magenta; "
-    "lightpink pastel-pink; maroon burgundy wine-red dark-red; salmon coral peach-colored; white snow-white "
-    "ivory-white; ivory cream off-white eggshell; silver; gray grey slate charcoal; black ebony jet-black pitch-black"
+    "baby-blue; turquoise aqua aquamarine cyan; teal petrol; gold yellow mustard golden amber gilded lemon "
+    "lemon-yellow; orange tangerine ginger apricot; saddlebrown brown chestnut chocolate mocha tan-brown; tan beige "
+    "sand-colored camel khaki; purple violet mauve lilac lavender plum-colored; indigo; hotpink pink rose-colored "
+    "fuchsia magenta; lightpink pastel-pink; maroon burgundy wine-red dark-red; salmon coral peach-colored; white "
+    "snow-white ivory-white; ivory cream off-white eggshell; silver; gray grey slate charcoal; black ebony jet-black "
+    "pitch-black"
 )
 _MATERIALS: dict[str, str] = {
     "wood": "wooden, oak, timber, pine, walnut, mahogany, teak, bamboo, plywood, log, wicker, rattan, oaken",
@@ -137,7 +137,7 @@ SILENT = {"scene", "view", "photo", "photograph", "image", "picture", "of", "ver
 
 
 @cache
-def _colors() -> dict[str, str]:
+def color_words() -> dict[str, str]:
     """Each word for a color, and the name that Pillow knows."""
     found = {name: name for name in ImageColor.colormap}
     for line in _COLORS.split("; "):
@@ -169,7 +169,7 @@ def _lexicon() -> dict[str, dict[str, str]]:
     places = spread(settings)
     surfaces = {"walls": "wall, wallpaper, wainscot", "floor": "flooring, ground, floorboards, parquet, pavement"}
     return {
-        "color": _colors(),
+        "color": color_words(),
         "material": spread(_MATERIALS),
         "setting": places,
         "surface": spread(surfaces),
@@ -221,6 +221,7 @@ def phrases(prompt: str) -> list[Phrase]:
             means, plural = _meanings(phrase)
             # A "white oak table" is a table: an adjective stays one.
             adjective = length > 1 and "color" not in means and {"color", "material"} & set(_meanings(tokens[index])[0])
+            adjective = adjective and phrase not in said_phrases()  # but an "orange tree" bears oranges
             if length == 1 or (means and not adjective):
                 break
         found.append(Phrase(phrase, means, plural))
