@@ -17,6 +17,8 @@ PUBLIC = (
     "lyra.geometry.trajectories",
     "lyra.geometry.gaussians",
     "lyra.geometry.dynamic",
+    "lyra.worlds.briefs",
+    "lyra.worlds.commissions",
     "lyra.files",
     "lyra.files.clips",
     "lyra.files.photos",
