@@ -152,6 +152,12 @@ def test_a_thing_out_of_sight_is_said():
     assert "no place in sight was found for: door" in hidden.notes()[0]
 
 
+def test_a_prompt_of_which_every_draw_is_dull_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("lyra.worlds.commissions.settled", lambda world: None)
+    with pytest.raises(LyraError, match="another --seed"):
+        draw_commission("a chair", 0, 48, 64)
+
+
 def test_a_prompt_makes_a_scene_with_the_depth_it_was_drawn_with(tmp_path: Path):
     import lyra
     from lyra.generate.options import GenerateOptions

@@ -54,7 +54,8 @@ class Scenery:
     tops: list[tuple[np.ndarray, float, float, float]] = field(default_factory=list)
     """Middle of a top, its half sizes and yaw."""
     laid: list[tuple[float, float, float]] = field(default_factory=list)
-    hung: list[np.ndarray] = field(default_factory=list)
+    hung: list[tuple[np.ndarray, float]] = field(default_factory=list)
+    """Places on walls, and half the width of what hangs there."""
     least: float = 0.8
     """No thing comes nearer to the camera, scene units."""
     wanted: list[tuple[float, float, float]] = field(default_factory=list)
@@ -226,11 +227,11 @@ def hang(scenery: Scenery, wish: Wish) -> Placed | None:
         sideways = int(reach.argmin()) == 0
         x, z = ahead * reach.min()
         spot = np.array([x, floor - low * scenery.unit, z])
-        apart = all(np.linalg.norm((spot - other)[::2]) > 1.1 * (half + size) for *_, other, size in scenery.hung)
+        apart = all(np.linalg.norm((spot - other)[::2]) > 1.1 * (half + size) for other, size in scenery.hung)
         along, wall = (z, scenery.high[2]) if sideways else (x, scenery.high[0])
         fits = abs(along) + half < abs(wall)
         if apart and fits and z > 0.3 and math.hypot(x, z) > 0.85 + half:
-            scenery.hung.append((spot, half))  # pyright: ignore[reportArgumentType]
+            scenery.hung.append((spot, half))
             yaw = 0.0 if not sideways else math.copysign(math.pi / 2, x)
             draw(_painter(scenery, wish, spot, yaw, scenery.unit, usual))
             return Placed(wish, scenery.draft.group)
@@ -253,7 +254,7 @@ def _build_in(scenery: Scenery, wish: Wish, placed: Sequence[Placed]) -> Placed:
 
 
 def place_all(scenery: Scenery, wishes: Sequence[Wish], indoors: bool) -> list[Placed]:
-    """Puts all things of a brief somewhere, the large ones first; a thing without a place is put far off."""
+    """Puts all things of a brief somewhere, the large ones first; one without a place has group -1."""
     placed: list[Placed] = []
     large = [wish for wish in wishes if not is_small(wish.name) and not (indoors and wish.name in ON_WALLS)]
     hanging = [wish for wish in wishes if indoors and wish.name in ON_WALLS]

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from numpy.random import Generator
 from torch import Tensor
 
+from lyra.errors import LyraError
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
 from lyra.worlds.asked_places import draw_place
 from lyra.worlds.asked_things import Placed
@@ -85,7 +86,7 @@ def draw_commission(prompt: str, seed: int, height: int, width: int) -> Commissi
         width: Of the picture, in pixels.
 
     Raises:
-        LyraError: no word of the prompt is known.
+        LyraError: no word of the prompt is known, or no draw gave a view worth showing.
     """
     brief = read_brief(prompt)
     camera = Cameras(torch.eye(4)[None], intrinsics_from_fov(FOV, height, width)[None], height, width)
@@ -94,17 +95,18 @@ def draw_commission(prompt: str, seed: int, height: int, width: int) -> Commissi
         rng = np.random.default_rng([seed, attempt])
         colors = Colors()
         world, placed = draw_place(brief, rng, colors, width / height)
-        found = _settle(world, placed, colors)
+        found = _settle(world, colors)
         if found is None:
             continue
-        world, placed, colors = found
+        world, colors = found
         shares = _shares(world, placed, camera)
         score = sum(min(share, 4 * _LEAST) >= _LEAST for share in shares) + 0.1 * sum(min(s, 0.01) for s in shares)
         if best is None or score > best[0]:
             best = (score, world, placed, colors, rng)
         if all(share >= 1.5 * _LEAST for share in shares):
             break
-    assert best is not None, "every draw was dull"
+    if best is None:
+        raise LyraError(f"no view worth showing was found for {prompt[:60]!r}: try another --seed or other words")
     _, world, placed, colors, rng = best
     world = replace(world, atlas=make_atlas(rng, world.texture_names))
     world = replace(world, tints=colors.settle(world.tints, world.textures, world.atlas))
@@ -119,17 +121,17 @@ def draw_commission(prompt: str, seed: int, height: int, width: int) -> Commissi
     return Commission(brief, replace(world, things=tuple(thing.describe() for thing in placed)), camera, tuple(shown))
 
 
-def _settle(world: World, placed: Sequence[Placed], colors: Colors) -> tuple[World, list[Placed], Colors] | None:
+def _settle(world: World, colors: Colors) -> tuple[World, Colors] | None:
     """The world at median depth 1; what was in the cameras' way is gone, and surfaces are numbered anew."""
     number = torch.arange(len(world.textures), dtype=torch.float32)
-    marked = replace(world, emissions=world.emissions, tints=torch.stack([number] * 3, 1))
-    found = settled(marked)
+    # The tints say, for as long, which surface is which.
+    found = settled(replace(world, tints=torch.stack([number] * 3, 1)))
     if found is None:
         return None
     old = found.tints[:, 0].round().long()
     kept = {int(surface): index for index, surface in enumerate(old.tolist())}
     wanted = {kept[surface]: rgb for surface, rgb in colors.wanted.items() if surface in kept}
-    return replace(found, tints=world.tints[old]), list(placed), Colors(wanted)
+    return replace(found, tints=world.tints[old]), Colors(wanted)
 
 
 def _shares(world: World, placed: Sequence[Placed], camera: Cameras) -> list[float]:

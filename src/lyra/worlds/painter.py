@@ -93,15 +93,16 @@ class Painter:
         self.used: dict[Paint, int] = {}
         draft.group += 1
 
+    def _place(self, center: Three) -> np.ndarray:
+        dx, dz = turned(self.yaw, center[0] * self.unit, center[2] * self.unit)
+        return self.base + np.array([dx, -center[1] * self.unit, dz])
+
     def part(self, kind: int, center: Three, half: Three, paint: Paint | None = None, yaw: Number = 0.0) -> None:
         """One part; in the thing's main paint when no other is given."""
         paint = paint or self.main
-        dx, dz = turned(self.yaw, center[0] * self.unit, center[2] * self.unit)
-        place = (self.base[0] + dx, self.base[1] - center[1] * self.unit, self.base[2] + dz)
-        size = np.array(half) * self.unit
-        draft = self.draft
+        place, size, draft = self._place(center), np.array(half) * self.unit, self.draft
         if paint in self.used:
-            draft.objects.append((kind, np.array(place), size, self.yaw + yaw, draft.group))
+            draft.objects.append((kind, place, size, self.yaw + yaw, draft.group))
             draft.surfaces.append(draft.surfaces[self.used[paint]])
         else:
             tint = 1.0 if paint.rgb is None else None
@@ -114,11 +115,7 @@ class Painter:
         """A box whose face shows one texture once: a picture, a screen."""
         self.draft.add(
             BOX,
-            (
-                self.base[0] + turned(self.yaw, center[0] * self.unit, center[2] * self.unit)[0],
-                self.base[1] - center[1] * self.unit,
-                self.base[2] + turned(self.yaw, center[0] * self.unit, center[2] * self.unit)[1],
-            ),
+            self._place(center),
             np.array(half) * self.unit,
             self.yaw,
             paint.names,
