@@ -25,10 +25,8 @@ from lyra.geometry.cameras import Cameras
 
 POSING_SIDE = 1024
 """Pixels of the longer side at which pictures are compared: more takes longer and places nothing better."""
-_NEIGHBOURS = 6
-"""Of a film: frames before and after that each is compared with, and as many again ever farther away."""
-_FEATURES, _FILM_FEATURES = 8192, 2048
-"""Most of a photo, and of a frame: frames that follow each other have more in common than needed."""
+_FEATURES = 8192
+"""Most of a photo."""
 _KNOWN_FOCAL = 4
 """Pictures below which a focal length that is known is not solved for."""
 _LEAST_POINTS = 24
@@ -56,9 +54,7 @@ def find_cameras(
     images: Sequence[Float[Tensor, "3 height width"]],
     lenses: Sequence[int] | None = None,
     focals: Sequence[float | None] | None = None,
-    hidden: Sequence[Bool[Tensor, "height width"]] | None = None,
     fixed: bool = False,
-    film: bool = False,
 ) -> Capture | None:
     """Poses pictures by what they have in common.
 
@@ -66,9 +62,7 @@ def find_cameras(
         images: In [0, 1], all of one size, pinhole, at the size to be compared at.
         lenses: A number a picture; those with the same one are of one lens. All are when None.
         focals: In pixels, where one is known; it is only a start where there are enough pictures to solve it.
-        hidden: What shall not be looked at, since it moves.
         fixed: Whether focal lengths are as given, however many pictures there are.
-        film: Whether the pictures follow each other in time.
 
     Returns:
         Cameras of the largest part of the pictures that hangs together; None where no two do, or nothing moved.
@@ -85,11 +79,11 @@ def find_cameras(
     with _quiet(colmap), tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         names = [f"{lens}/{index:05d}.png" for index, lens in enumerate(lenses)]
-        _write_pictures(root, names, images, hidden)
-        _extract(colmap, root, names, known, masked=hidden is not None, most=_FILM_FEATURES if film else _FEATURES)
-        _match(colmap, root / "database.db", film)
+        _write_pictures(root, names, images)
+        _extract(colmap, root, names, known)
+        _match(colmap, root / "database.db")
         keep = fixed or (count < _KNOWN_FOCAL and None not in known)
-        options = _mapping(colmap, keep, film)
+        options = _mapping(colmap, keep)
         found = colmap.incremental_mapping(root / "database.db", root / "pictures", root / "models", options)
         best = max(found.values(), key=lambda model: (model.num_reg_images(), model.num_points3D()), default=None)
         if best is None or best.num_points3D() < _LEAST_POINTS:
@@ -128,23 +122,15 @@ def _quiet(colmap: Any) -> Iterator[None]:
         colmap.logging.minloglevel = level
 
 
-def _write_pictures(
-    root: Path, names: Sequence[str], images: Sequence[Tensor], hidden: Sequence[Tensor] | None
-) -> None:
+def _write_pictures(root: Path, names: Sequence[str], images: Sequence[Tensor]) -> None:
     for index, name in enumerate(names):
         path = root / "pictures" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         levels = (images[index] * 255).round().clamp(0, 255).to(torch.uint8).movedim(0, -1)
         Image.fromarray(levels.numpy()).save(path, compress_level=1)
-        if hidden is not None:
-            mask = root / "masks" / f"{name}.png"
-            mask.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(((~hidden[index]).to(torch.uint8) * 255).numpy()).save(mask, compress_level=1)
 
 
-def _extract(
-    colmap: Any, root: Path, names: Sequence[str], focals: Sequence[float | None], masked: bool, most: int
-) -> None:
+def _extract(colmap: Any, root: Path, names: Sequence[str], focals: Sequence[float | None]) -> None:
     """Features of all pictures, one lens after another: each has a focal length of its own to begin with."""
     colmap.Database.open(root / "database.db").close()
     order = sorted(range(len(names)), key=lambda index: (names[index].split("/")[0], index))
@@ -167,10 +153,8 @@ def _extract(
         )
     reader = colmap.ImageReaderOptions()
     reader.camera_model = "SIMPLE_PINHOLE"
-    if masked:
-        reader.mask_path = root / "masks"
     features = colmap.FeatureExtractionOptions()
-    features.sift.max_num_features = most
+    features.sift.max_num_features = _FEATURES
     colmap.extract_features(
         root / "database.db",
         root / "pictures",
@@ -182,21 +166,16 @@ def _extract(
     )
 
 
-def _match(colmap: Any, database: Path, film: bool) -> None:
+def _match(colmap: Any, database: Path) -> None:
     colmap.set_random_seed(_SEED)
     matching, verification = colmap.FeatureMatchingOptions(), colmap.TwoViewGeometryOptions()
     matching.num_threads = 1
     verification.ransac.random_seed = _SEED
-    if film:
-        pairing = colmap.SequentialPairingOptions()
-        pairing.overlap = _NEIGHBOURS
-        colmap.match_sequential(database, matching, pairing, verification, device=colmap.Device.cpu)
-    else:
-        pairing = colmap.ExhaustivePairingOptions()
-        colmap.match_exhaustive(database, matching, pairing, verification, device=colmap.Device.cpu)
+    pairing = colmap.ExhaustivePairingOptions()
+    colmap.match_exhaustive(database, matching, pairing, verification, device=colmap.Device.cpu)
 
 
-def _mapping(colmap: Any, keep_focal: bool, film: bool) -> Any:
+def _mapping(colmap: Any, keep_focal: bool) -> Any:
     """How pictures are put together: with less evidence than COLMAP asks for, since here they are few."""
     colmap.set_random_seed(_SEED)
     options = colmap.IncrementalPipelineOptions()
@@ -206,11 +185,7 @@ def _mapping(colmap: Any, keep_focal: bool, film: bool) -> Any:
     options.max_num_models = 4
     options.min_num_matches = 10
     options.mapper.init_min_num_inliers = 30
-    # A film's camera may move little, and straight on.
-    options.mapper.init_min_tri_angle = 1.0 if film else 3.0
-    options.mapper.init_max_forward_motion = 1.0 if film else 0.95
-    if film:
-        options.mapper.filter_min_tri_angle = options.triangulation.min_angle = 0.5
+    options.mapper.init_min_tri_angle = 3.0
     options.mapper.abs_pose_min_num_inliers = 12
     options.ba_refine_focal_length = not keep_focal
     options.mapper.abs_pose_refine_focal_length = not keep_focal
