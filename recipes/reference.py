@@ -50,6 +50,8 @@ PUBLIC = (
     "lyra.engine.shots",
     "lyra.generate.generator",
     "lyra.generate.options",
+    "lyra.synthesis.samples",
+    "lyra.synthesis.streaming",
     "lyra.viewer.page",
     "lyra.simulation.mesh",
     "lyra.simulation.sensor",

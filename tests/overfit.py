@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lyra.engine.engine import Engine
-from lyra.engine.synthesis import SyntheticScene
 from lyra.files.clips import Clip
 from lyra.geometry.cameras import Cameras, concatenate_cameras, intrinsics_from_fov
 from lyra.geometry.gaussians import Gaussians
@@ -24,6 +23,7 @@ from lyra.models.recipe import SMOKE, create_model
 from lyra.models.smoke import build_smoke_model
 from lyra.rendering import render
 from lyra.student.moments import SHOWN, aim, decode_candidates, show_at
+from lyra.synthesis.imagined import SyntheticScene
 from lyra.teacher.conditioning import Condition, condition_network
 from lyra.teacher.residual import measure_spread, residual_space
 from lyra.teacher.sampling import precondition, sample_euler, schedule_sigmas

@@ -47,6 +47,7 @@ ORDER = (
     "engine",
     "viewer",
     "generate",
+    "synthesis",
     "simulation",
     "training",
     "evaluation",

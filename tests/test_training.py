@@ -11,11 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import lyra.engine.synthesis
+import lyra.synthesis.imagined
 import lyra.training.depth
 import lyra.training.world_clips
 from lyra.engine.engine import Engine
-from lyra.engine.synthesis import claim_folder, imagine_scene, load_scene_clips
 from lyra.errors import LyraError
 from lyra.evaluation.still_worlds import FIRST_HELD_OUT_SEED
 from lyra.files import load_tensors
@@ -23,6 +22,7 @@ from lyra.geometry.sky import is_sky
 from lyra.geometry.trajectories import TRAJECTORY_NAMES, noise_generator
 from lyra.models.recipe import SMOKE
 from lyra.models.smoke import build_smoke_model
+from lyra.synthesis.imagined import claim_folder, imagine_scene, load_scene_clips
 from lyra.training import moving_student, still_student
 from lyra.training.denoiser import DenoiserObjective
 from lyra.training.depth import DepthObjective
@@ -402,13 +402,13 @@ def test_synthesis_skips_what_exists_and_repeats_what_is_missing(
     paths[1].unlink()
     kept = paths[0].stat().st_mtime_ns
     calls = []
-    original = lyra.engine.synthesis.imagine_scene
+    original = lyra.synthesis.imagined.imagine_scene
 
     def counted(*arguments, **options):
         calls.append(arguments)
         return original(*arguments, **options)
 
-    monkeypatch.setattr(lyra.engine.synthesis, "imagine_scene", counted)
+    monkeypatch.setattr(lyra.synthesis.imagined, "imagine_scene", counted)
     assert synthesize_clips(copy) == paths
     assert len(calls) == 1
     assert paths[0].stat().st_mtime_ns == kept

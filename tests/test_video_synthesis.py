@@ -8,12 +8,12 @@ import torch
 
 from lyra.engine.engine import Engine
 from lyra.engine.paths import preset_paths
-from lyra.engine.synthesis import SyntheticScene, load_scene_clips, save_scene_clips
 from lyra.geometry.dynamic import DynamicGaussians
 from lyra.models.model import Model
 from lyra.models.recipe import SMOKE
 from lyra.student import GaussianDecoder
 from lyra.student.moments import with_times
+from lyra.synthesis.imagined import SyntheticScene, load_scene_clips, save_scene_clips
 from lyra.training.loop import LoopConfig
 from lyra.training.moving_student import MomentObjective, MovingSet, moment_loss
 from lyra.training.parts import Workspace, synthesize_clips, synthesize_moving, train_moments, train_tokenizer

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from lyra.device.memory import find_device
 from lyra.engine.engine import Engine
-from lyra.engine.synthesis import load_scene_clips, synthesize
 from lyra.errors import LyraError
 from lyra.models.convert.imagenet import load_imagenet
 from lyra.models.loading import load, save
 from lyra.models.model import Model
 from lyra.models.recipe import MINI, Recipe, create_model
 from lyra.student.moments import with_times
+from lyra.synthesis.imagined import load_scene_clips, synthesize
 from lyra.teacher.residual import measure_spread
 from lyra.tokenizer.linear import LinearTokenizer, fit_linear_tokenizer
 from lyra.training.denoiser import (

@@ -11,13 +11,13 @@ from torch import Tensor
 from lyra.cache.warp import DepthCache, render_cache
 from lyra.device.memory import autocast_training
 from lyra.engine.engine import Engine
-from lyra.engine.synthesis import SyntheticScene
 from lyra.geometry.cameras import concatenate_cameras
 from lyra.geometry.gaussians import prune
 from lyra.geometry.trajectories import noise_generator
 from lyra.rendering import render
 from lyra.student import GaussianDecoder, StudentInputs, decode_scene
 from lyra.student.decoder import select_views
+from lyra.synthesis.imagined import SyntheticScene
 from lyra.training.kept import keep_some
 from lyra.training.losses import LossWeights, depth_loss
 from lyra.training.perceptual import FeatureDistance

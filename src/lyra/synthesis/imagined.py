@@ -1,4 +1,4 @@
-"""Self-distillation data: the teacher imagines clips of single photos and of videos, stored one file a scene.
+"""Self-distillation: the teacher imagines clips of single photos and of videos.
 
 Nothing but the input enters: depth is predicted, and no other view of the scene is ever seen. A video enters forward
 and backward. Turned forward again, the clips of the second kind are far from the input camera while time is early: the
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from tqdm import tqdm
 
@@ -38,6 +38,11 @@ class SyntheticScene:
     """One a trajectory; of a video its own clip before them."""
     backward: tuple[Clip, ...] = ()
     """Of a video: one a trajectory, of the video run backward, as imagined: their first frame is the video's last."""
+    depth: tuple[Float[Tensor, "time height width"], ...] = ()
+    """Of each of ``clips``: z-depth in scene units, consistent over the clip and with its cameras; sky is at
+    ``MAX_DEPTH``. On every so many-th pixel of the frames where those are large. Empty where there is none."""
+    backward_depth: tuple[Float[Tensor, "time height width"], ...] = ()
+    """The same of ``backward``."""
 
 
 def synthesize(
@@ -113,13 +118,7 @@ def _digest(model: Model) -> str:
 
 def save_scene_clips(scene: SyntheticScene, path: Path) -> None:
     """Writes a scene: pictures in 8 bits, depth and latents in 16; of its clips those that the teacher made."""
-    tensors = scene.views.tensors()
-    for name in ("image", "video.images", "video.backdrop"):
-        if name in tensors:
-            tensors[name] = (tensors[name] * 255).round().to(torch.uint8)
-    for name in ("depth", "video.depth", "video.backdrop_depth"):
-        if name in tensors:
-            tensors[name] = tensors[name].half()
+    tensors = pack_views(scene.views)
     made = scene.clips if scene.views.motion is None else scene.clips[1:]
     for name, clips in (("forward", made), ("backward", scene.backward)):
         if clips:
@@ -128,13 +127,31 @@ def save_scene_clips(scene: SyntheticScene, path: Path) -> None:
     save_tensors(tensors, path)
 
 
+def pack_views(views: Views) -> dict[str, Shaped[Tensor, "..."]]:
+    """An input as it is stored: pictures in 8 bits, depth in 16."""
+    tensors = views.tensors()
+    for name, tensor in tensors.items():
+        last = name.rpartition(".")[2]
+        if last in ("image", "images", "backdrop"):
+            tensors[name] = (tensor * 255).round().to(torch.uint8)
+        elif last in ("depth", "backdrop_depth"):
+            tensors[name] = tensor.half()
+    return tensors
+
+
+def unpack_views(tensors: dict[str, Shaped[Tensor, "..."]]) -> Views:
+    """Reads what ``pack_views`` made."""
+    wide = {torch.uint8: 255.0, torch.float16: 1.0}
+    return Views.from_tensors(
+        {name: t.float() / wide[t.dtype] if t.dtype in wide else t for name, t in tensors.items()}
+    )
+
+
 def load_scene_clips(path: Path, tokenizer: Tokenizer) -> SyntheticScene:
     """Reads what ``save_scene_clips`` wrote; a video's own clip is made anew."""
     tensors = load_tensors(path)
     stored = {name: tensor for name, tensor in tensors.items() if not name.startswith(("forward.", "backward."))}
-    scaled = {name: t.float() / (255 if t.dtype == torch.uint8 else 1) for name, t in stored.items() if t.ndim > 1}
-    masks = {name: tensor for name, tensor in stored.items() if tensor.dtype == torch.bool}
-    views = Views.from_tensors({**stored, **scaled, **masks})
+    views = unpack_views(stored)
 
     def clips(name: str) -> Sequence[Clip]:
         size = views.images.shape[2:]
