@@ -4,7 +4,7 @@ python recipes/mini.py --minutes 9          # one leg: goes on with the first pa
 python recipes/mini.py --minutes 600        # all of it
 
 Each leg leaves the model as far as it is trained in ``RUN/model`` (half precision, files of at most 15 MB), a line in
-``RUN/legs.jsonl``, and optimizer states in ``RUN/PART/checkpoint.safetensors``. Where a checkpoint did not come along
+``RUN/legs.jsonl``, and optimizer states in ``RUN/PART/checkpoints``. Where a checkpoint did not come along
 to another machine, the part starts warm from the model's weights, and the line says so.
 """
 
@@ -17,7 +17,8 @@ import tyro
 
 from lyra.bench.measure import describe_machine
 from lyra.training import parts
-from lyra.training.loop import CHECKPOINT, LOG, LoopConfig
+from lyra.training.checkpoints import has_checkpoint
+from lyra.training.loop import LOG, LoopConfig
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def run_legs(recipe: Recipe) -> None:
             break
         if (steps is None and is_logged(recipe.run, name)) or (steps is not None and done >= steps):
             continue
-        warm = name in loops and is_logged(recipe.run, name) and not (recipe.run / name / CHECKPOINT).exists()
+        warm = name in loops and is_logged(recipe.run, name) and not has_checkpoint(recipe.run / name)
         began = time.monotonic()
         train(replace(loops.get(name, LoopConfig()), steps=steps or LoopConfig.steps, minutes=minutes))
         row = {
@@ -97,7 +98,7 @@ def finished_steps(folder: Path) -> int:
     log = folder / LOG
     if log.exists():
         return len(log.read_text().splitlines())
-    return len(list(folder.glob("*.safetensors"))) if not (folder / CHECKPOINT).exists() else 0
+    return len(list(folder.glob("*.safetensors"))) if not has_checkpoint(folder) else 0
 
 
 def is_logged(run: Path, part: str) -> bool:

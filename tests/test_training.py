@@ -17,17 +17,17 @@ import lyra.training.world_clips
 from lyra.engine.engine import Engine
 from lyra.errors import LyraError
 from lyra.evaluation.still_worlds import FIRST_HELD_OUT_SEED
-from lyra.files import load_tensors
 from lyra.geometry.sky import is_sky
 from lyra.geometry.trajectories import TRAJECTORY_NAMES, noise_generator
 from lyra.models.recipe import SMOKE
 from lyra.models.smoke import build_smoke_model
 from lyra.synthesis.imagined import claim_folder, imagine_scene, load_scene_clips
 from lyra.training import moving_student, still_student
+from lyra.training.checkpoints import digest_state, find_checkpoint, load_checkpoint
 from lyra.training.denoiser import DenoiserObjective
 from lyra.training.depth import DepthObjective
 from lyra.training.kept import keep_some
-from lyra.training.loop import CHECKPOINT, LOG, LoopConfig, Run, fit
+from lyra.training.loop import LOG, LoopConfig, Run, fit
 from lyra.training.parts import (
     Workspace,
     synthesize_clips,
@@ -76,9 +76,15 @@ def log_of(folder: Path) -> list[dict[str, float]]:
     return rows
 
 
+def checkpoint_of(folder: Path) -> dict[str, Tensor]:
+    stored = find_checkpoint(folder)
+    assert stored is not None
+    return load_checkpoint(stored)
+
+
 def assert_same_run(first: Path, second: Path) -> None:
     assert log_of(first) == log_of(second)
-    ours, theirs = (load_tensors(folder / CHECKPOINT) for folder in (first, second))
+    ours, theirs = (checkpoint_of(folder) for folder in (first, second))
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
         assert torch.equal(value, theirs[name]), name
@@ -143,7 +149,7 @@ def test_training_learns_and_leaves_the_average_in_evaluation_mode(tmp_path: Pat
     losses = [row["loss"] for row in log_of(tmp_path)]
     assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
     assert not network.training
-    tensors = load_tensors(tmp_path / CHECKPOINT)
+    tensors = checkpoint_of(tmp_path)
     for name, parameter in network.named_parameters():
         assert torch.equal(parameter, tensors[f"ema/{name}"])
         assert not torch.equal(parameter, tensors[f"model/{name}"])
@@ -159,7 +165,7 @@ def test_the_average_is_the_weighted_mean_of_all_weights(tmp_path: Path):
         return inner(step)
 
     fit(network, loss, tmp_path, LOOP)
-    history.append(load_tensors(tmp_path / CHECKPOINT)["model/0.weight"].double())
+    history.append(checkpoint_of(tmp_path)["model/0.weight"].double())
     average = history[0]
     for step, weight in enumerate(history[1:], start=1):
         decay = min(0.9, step / (step + 10))
@@ -170,7 +176,7 @@ def test_the_average_is_the_weighted_mean_of_all_weights(tmp_path: Path):
 def test_no_minutes_stop_cleanly_with_a_checkpoint(tmp_path: Path):
     network = train(tmp_path, replace(LOOP, minutes=0.0))
     assert log_of(tmp_path) == []
-    assert int(load_tensors(tmp_path / CHECKPOINT)["step"]) == 0
+    assert int(checkpoint_of(tmp_path)["step"]) == 0
     assert_same_weights(network, make_network())
     # And the run can go on from there.
     assert_same_weights(train(tmp_path), train(tmp_path.parent / f"{tmp_path.name}-whole"))
@@ -178,20 +184,20 @@ def test_no_minutes_stop_cleanly_with_a_checkpoint(tmp_path: Path):
 
 def test_a_finished_run_is_left_as_it_is(tmp_path: Path):
     network = train(tmp_path)
-    before = (tmp_path / CHECKPOINT).read_bytes()
+    before = digest_state(checkpoint_of(tmp_path))
     again = train(tmp_path)
-    assert (tmp_path / CHECKPOINT).read_bytes() == before
+    assert digest_state(checkpoint_of(tmp_path)) == before
     assert len(log_of(tmp_path)) == 6
     assert_same_weights(network, again)
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path):
     train(tmp_path)
-    before = (tmp_path / CHECKPOINT).read_bytes()
+    before = digest_state(checkpoint_of(tmp_path))
     other = nn.Linear(4, 1)
     with pytest.raises(LyraError, match="another network"):
         fit(other, make_loss(other), tmp_path, LOOP)
-    assert (tmp_path / CHECKPOINT).read_bytes() == before
+    assert digest_state(checkpoint_of(tmp_path)) == before
 
 
 def test_a_checkpoint_of_another_width_is_refused(tmp_path: Path):
@@ -215,7 +221,7 @@ def test_a_step_whose_gradient_is_not_finite_is_left_out(tmp_path: Path):
     network = make_network()
     fit(network, make_broken(network, range(2, 4)), tmp_path, replace(LOOP, checkpoint_every=1))
     assert len(log_of(tmp_path)) == LOOP.steps
-    tensors = load_tensors(tmp_path / CHECKPOINT)
+    tensors = checkpoint_of(tmp_path)
     assert int(tensors["step"]) == LOOP.steps
     assert all(value.isfinite().all() for value in tensors.values())
     assert all(parameter.isfinite().all() for parameter in network.parameters())
@@ -318,7 +324,7 @@ def assert_trained(workspace: Workspace, part: str, before: dict[str, Tensor], a
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert list((workspace.folder / part / "samples").glob("*.png"))
     # What the folder holds is the average, in half precision.
-    average = load_tensors(workspace.folder / part / CHECKPOINT)
+    average = checkpoint_of(workspace.folder / part)
     for name, value in after.items():
         if f"ema/{name}" in average:
             assert torch.equal(value, average[f"ema/{name}"].half().float()), name

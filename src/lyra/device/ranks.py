@@ -3,10 +3,12 @@
 import os
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
+Value = TypeVar("Value")
 _PATIENCE = timedelta(hours=6)
 """How long a process waits for the others; the library's ten minutes are less than a decoder may take."""
 
@@ -27,6 +29,14 @@ class Ranks:
         """Returns when all processes have come here."""
         if self.world > 1:
             dist.barrier()
+
+    def agree(self, value: Value) -> Value:
+        """The first process's value, in all of them; what can be pickled."""
+        if self.world == 1:
+            return value
+        values: list[Value] = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
 
 
 def join_ranks() -> Ranks:

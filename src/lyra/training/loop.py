@@ -9,17 +9,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
+from lyra.device.ranks import Ranks
 from lyra.errors import LyraError
-from lyra.files import load_tensors, save_image, save_tensors, write_atomically
+from lyra.files import save_image, write_atomically
 from lyra.files.strict_json import to_json
+from lyra.generate.run_folder import FolderLock
+from lyra.training.checkpoints import find_checkpoint, write_checkpoint
 
-CHECKPOINT = "checkpoint.safetensors"
 LOG = "log.jsonl"
 
 
@@ -50,10 +54,10 @@ MOST_SKIPPED = 20
 
 
 class Run:
-    """The state of a training run in its folder."""
+    """The state of a training run in its folder, shared by its processes."""
 
-    def __init__(self, module: nn.Module, folder: Path, config: LoopConfig):
-        self.module, self.folder, self.config = module, folder, config
+    def __init__(self, module: nn.Module, folder: Path, config: LoopConfig, ranks: Ranks | None = None):
+        self.module, self.folder, self.config, self.ranks = module, folder, config, ranks or Ranks()
         self.step = 0
         self.named = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self.ema = {name: p.detach().clone() for name, p in self.named.items()}
@@ -62,39 +66,40 @@ class Run:
         )
         folder.mkdir(parents=True, exist_ok=True)
         self.skipped = 0
-        if (folder / CHECKPOINT).exists():
-            self._restore()
-        self._trim_log()
+        self._restore()
+        if self.ranks.first:
+            self._trim_log()
 
-    def save(self) -> None:
-        """Writes weights, average and optimizer state in one file, atomically."""
-        tensors = {"step": torch.tensor(self.step)}
+    def save(self, lasting: bool = False) -> None:
+        """Writes weights, average and optimizer state, whole or not at all."""
+        tensors = {"step": torch.tensor([self.step])}
         for name, parameter in self.named.items():
-            tensors[f"model/{name}"] = parameter.detach().cpu()
-            tensors[f"ema/{name}"] = self.ema[name].cpu()
+            tensors[f"model/{name}"] = parameter.detach()
+            tensors[f"ema/{name}"] = self.ema[name]
             for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer/{key}/{name}"] = value.cpu()
-        save_tensors(tensors, self.folder / CHECKPOINT)
+                tensors[f"optimizer/{key}/{name}"] = value if value.ndim else value.reshape(1)
+        write_checkpoint(self.folder, self.step, tensors, self.ranks, lasting)
 
     def _restore(self) -> None:
-        tensors = load_tensors(self.folder / CHECKPOINT)
-        shapes = {key.removeprefix("model/"): t.shape for key, t in tensors.items() if key.startswith("model/")}
-        if shapes != {name: parameter.shape for name, parameter in self.named.items()}:
-            raise LyraError(
-                f"{self.folder / CHECKPOINT} is of another network: train into another folder, or delete it"
-            )
+        stored = find_checkpoint(self.folder, self.ranks)
+        if stored is None:
+            return
+        there = stored.shapes()
+        shapes = {key.removeprefix("model/"): shape for key, shape in there.items() if key.startswith("model/")}
+        if shapes != {name: tuple(parameter.shape) for name, parameter in self.named.items()}:
+            raise LyraError(f"{stored.folder} is of another network: train into another folder, or delete it")
+        tensors = {"step": torch.zeros(1, dtype=torch.int64)}
+        states = {}
+        for name, parameter in self.named.items():
+            tensors[f"model/{name}"] = parameter.detach()
+            tensors[f"ema/{name}"] = self.ema[name]
+            if f"optimizer/step/{name}" in there:
+                states[parameter] = {"step": torch.zeros(1), **_moments_like(parameter)}
+                tensors |= {f"optimizer/{key}/{name}": value for key, value in states[parameter].items()}
+        stored.read(tensors, self.ranks)
         self.step = int(tensors["step"])
-        with torch.no_grad():
-            for name, parameter in self.named.items():
-                parameter.copy_(tensors[f"model/{name}"])
-                self.ema[name].copy_(tensors[f"ema/{name}"])
-                state = {
-                    key: tensors[f"optimizer/{key}/{name}"]
-                    for key in ("step", "exp_avg", "exp_avg_sq")
-                    if f"optimizer/{key}/{name}" in tensors
-                }
-                if state:
-                    self.optimizer.state[parameter] = state
+        for parameter, state in states.items():
+            self.optimizer.state[parameter] = state | {"step": state["step"].reshape(())}
 
     def _trim_log(self) -> None:
         # Steps after the checkpoint are run again; their old lines go, a line that a kill cut short among them.
@@ -109,6 +114,7 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.named.values(), self.config.clip)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if not bool(norm.isfinite()):
             return self._skip(norm)
         self.skipped = 0
@@ -148,59 +154,119 @@ class Run:
                     parameter.copy_(current[name])
 
 
+def _moments_like(parameter: nn.Parameter) -> dict[str, Tensor]:
+    return {key: torch.zeros_like(parameter.detach()) for key in ("exp_avg", "exp_avg_sq")}
+
+
 def fit(
     module: nn.Module,
     loss: Callable[[int], tuple[Tensor, dict[str, float]]],
     folder: Path,
     config: LoopConfig,
     sample: Callable[[], Float[Tensor, "3 height width"]] | None = None,
+    *,
+    ranks: Ranks | None = None,
+    listen: Callable[[dict[str, float]], None] | None = None,
 ) -> None:
     """Trains ``module`` in place and leaves it with its averaged weights; continues what ``folder`` holds.
 
     Args:
-        module: What learns.
-        loss: Of a step's number, the loss and further numbers for the log.
-        folder: Checkpoint, log (one JSON object a line) and samples (PNG).
+        module: What learns. In several processes its gradients are brought together by whom ``loss`` asks
+            (``lyra.training.sharing``).
+        loss: Of a step's number, the loss and further numbers for the log; a "loss" among them is logged instead of
+            this process's own.
+        folder: Checkpoints, log (one JSON object a line) and samples (PNG).
         config: Length and speed.
-        sample: A picture of what the averaged weights do.
+        sample: A picture of what the averaged weights do; asked for in every process, written by the first.
+        ranks: The processes that train together.
+        listen: Told every line of the log, in the first process.
 
     Raises:
-        LyraError: the folder's checkpoint is of another network.
+        LyraError: the folder's checkpoint is of another network or damaged, or another run is in the folder.
         RuntimeError: the gradients of many steps in a row are not finite.
     """
-    run = Run(module, folder, config)
-    deadline = time.monotonic() + 60 * config.minutes
-    module.train()
-    with (folder / LOG).open("a") as log, _progress(run) as bar:
-        while run.step < config.steps and time.monotonic() < deadline:
-            began, step = time.monotonic(), run.step
-            value, details = loss(step)
-            norm = run.advance(value)
-            row = {"step": step, "loss": value.item(), **details, "gradient_norm": norm}
-            log.write(to_json({**row, "seconds": round(time.monotonic() - began, 3)}) + "\n")
-            log.flush()
-            bar.update()
-            bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
-            if run.step % config.checkpoint_every == 0:
-                run.save()
-            if sample is not None and run.step % config.sample_every == 0:
-                _save_sample(run, sample)
-    run.save()
-    if sample is not None:
-        _save_sample(run, sample)
+    ranks = ranks or Ranks()
+    with _alone(folder, ranks):
+        run = Run(module, folder, config, ranks)
+        module.train()
+        _advance(run, loss, sample, listen)
+        run.save(lasting=run.step >= config.steps)
+        if sample is not None:
+            _save_sample(run, sample)
     with torch.no_grad():
         for name, parameter in run.named.items():
             parameter.copy_(run.ema[name])
     module.eval()
 
 
+@contextmanager
+def _alone(folder: Path, ranks: Ranks) -> Iterator[None]:
+    """Holds the folder for this run, by its first process."""
+    lock, refused = FolderLock(folder), None
+    if ranks.first:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.take()
+        except LyraError as error:
+            refused = str(error)
+    refused = ranks.agree(refused)
+    if refused is not None:
+        raise LyraError(refused)
+    with lock:
+        yield
+
+
+def _advance(
+    run: Run,
+    loss: Callable[[int], tuple[Tensor, dict[str, float]]],
+    sample: Callable[[], Tensor] | None,
+    listen: Callable[[dict[str, float]], None] | None,
+) -> None:
+    deadline = time.monotonic() + 60 * run.config.minutes
+    with _open_log(run) as log, _progress(run) as bar:
+        while run.step < run.config.steps and _in_time(run, deadline):
+            began, step = time.monotonic(), run.step
+            value, details = loss(step)
+            norm = run.advance(value)
+            row = {"step": step, "loss": value.item(), **details, "gradient_norm": norm}
+            row["seconds"] = round(time.monotonic() - began, 3)
+            if log is not None:
+                log.write(to_json(row) + "\n")
+                log.flush()
+                if listen is not None:
+                    listen(row)
+            bar.update()
+            bar.set_postfix(loss=f"{row['loss']:.4f}", refresh=False)
+            if run.step % run.config.checkpoint_every == 0 and run.step < run.config.steps:
+                run.save()
+            if sample is not None and run.step % run.config.sample_every == 0:
+                _save_sample(run, sample)
+
+
+@contextmanager
+def _open_log(run: Run) -> Iterator[TextIO | None]:
+    if not run.ranks.first:
+        yield None
+        return
+    with (run.folder / LOG).open("a") as log:
+        yield log
+
+
+def _in_time(run: Run, deadline: float) -> bool:
+    """By the first process's clock, since all must stop at one step."""
+    return run.config.minutes == float("inf") or run.ranks.agree(time.monotonic() < deadline)
+
+
 def _progress(run: Run) -> tqdm:
     total = run.config.steps if run.config.steps < LoopConfig.steps else None
-    return tqdm(total=total, initial=run.step, desc=run.folder.name, mininterval=1)
+    quiet = not run.ranks.first
+    return tqdm(total=total, initial=run.step, desc=run.folder.name, mininterval=1, disable=quiet)
 
 
 def _save_sample(run: Run, sample: Callable[[], Tensor]) -> None:
     run.module.eval()
     with run.averaged(), torch.no_grad():
-        save_image(sample(), run.folder / "samples" / f"{run.step:07d}.png")
+        picture = sample()
+        if run.ranks.first:
+            save_image(picture, run.folder / "samples" / f"{run.step:07d}.png")
     run.module.train()

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Generator, Tensor
 
 from lyra.cache.warp import view_cache
 from lyra.device.memory import autocast_training
 from lyra.engine.engine import Engine
 from lyra.geometry.cameras import Cameras, concatenate_cameras
+from lyra.geometry.gaussians import prune
 from lyra.geometry.trajectories import noise_generator
 from lyra.rendering import render
 from lyra.student import GaussianDecoder, StudentInputs
@@ -19,8 +20,8 @@ from lyra.student.decoder import select_views
 from lyra.student.moments import SHOWN, Source, aim, at_every_frame, decode_candidates, show_at
 from lyra.synthesis.imagined import SyntheticScene
 from lyra.training.kept import keep_some
-from lyra.training.losses import LossWeights, depth_loss
-from lyra.training.perceptual import FeatureDistance
+from lyra.training.losses import LossWeights, Terms, sum_depth_errors
+from lyra.training.still_student import Distance, Draw, make_precise
 from lyra.views.views import Views
 
 _BELIEVED = 0.3
@@ -39,6 +40,8 @@ class MomentObjective:
     """Whether the backward clips' views are among them: the paper's augmentation."""
     sizes: tuple[int, ...] = (1, 2, 4)
     """How much larger than the clips the renderings are; see ``DecoderObjective``."""
+    prune: bool = False
+    """Render only the Gaussians that pruning keeps, as the paper's last stage does."""
     weights: LossWeights = LossWeights(perceptual=0.02)  # noqa: RUF009  (frozen)
     seed: int = 0
 
@@ -82,7 +85,7 @@ def moment_loss(
     data: MovingSet,
     objective: MomentObjective,
     step: int,
-    features: FeatureDistance | None = None,
+    features: Distance | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """Renders one moment of a scene from several trajectories and compares it with the teacher's pictures.
 
@@ -94,14 +97,30 @@ def moment_loss(
         features: For the perceptual term; needed where it has weight.
     """
     generator = noise_generator(objective.seed, f"moment/{step}")
+    index = int(torch.randint(len(data.scenes), (), generator=generator))
+    terms = ask_moment(decoder, data, objective, index, generator, features)
+    told = {name: -10 * terms.mean(term).log10().item() for name, term in (("psnr", "novel"), ("input_psnr", "input"))}
+    told |= {name: terms.mean(name).item() for name in ("depth", "gaussians")}
+    return terms.weigh(objective.weights), told
 
-    def draw(count: int) -> int:
+
+def ask_moment(
+    decoder: GaussianDecoder,
+    data: MovingSet,
+    objective: MomentObjective,
+    index: int,
+    generator: Generator,
+    features: Distance | None = None,
+    draw: Draw = render,
+) -> Terms:
+    """The terms of one moment's loss, and numbers that are logged alone; see ``ask_decoder``."""
+
+    def pick(count: int) -> int:
         return int(torch.randint(count, (), generator=generator))
 
-    index = draw(len(data.scenes))
     device = next(decoder.parameters()).device
     scene, source = data.scenes[index], data.source(index)
-    moment = draw(len(scene.views))
+    moment = pick(len(scene.views))
     paths = 1 + torch.randperm(len(scene.clips) - 1, generator=generator)[: objective.views]
     inputs = select_views(data.inputs(index), [0, *paths.tolist()])
     shown = show_at(inputs, source, [moment], data.engine.tokenizer.spec.temporal)
@@ -109,33 +128,35 @@ def moment_loss(
     with autocast_training(device):
         aimed = aim(inputs, [moment], shown, data.engine.tokenizer).to(device)
         gaussians = decode_candidates(decoder, aimed, candidates.to(device))
-    gaussians = gaussians.map(lambda tensor: tensor[0].float())
+    gaussians = gaussians.map(lambda tensor: make_precise(tensor[0]))
+    opacity = gaussians.opacities
+    if objective.prune:
+        gaussians = prune(gaussians, round(decoder.config.keep * len(gaussians)))
 
     truth, cameras = data.seen(index, moment, objective.backward)
     picks = torch.randperm(len(truth), generator=generator)[: objective.targets].tolist()
     truth = torch.cat([scene.views.images[moment][None], truth[picks]]).to(device)
     cameras = concatenate_cameras([scene.views.cameras[moment : moment + 1], cameras[picks]])
-    size = objective.sizes[draw(len(objective.sizes))]
+    size = objective.sizes[pick(len(objective.sizes))]
     background = torch.rand(3, generator=generator).to(device)
     enlarged = cameras.resized(size * cameras.height, size * cameras.width).to(device)
-    rendering = render(gaussians, enlarged, background)
+    rendering = draw(gaussians, enlarged, background)
     shown_color = F.avg_pool2d(rendering.color, size)
     error = (shown_color - truth).square().mean((1, 2, 3))
     weight = torch.ones_like(error)
     weight[0] = _BELIEVED * (len(error) - 1)
-    color = (weight * error).sum() / weight.sum()
     at = slice(moment, moment + 1)
     points = Views(scene.views.images[at], scene.views.depth[at], scene.views.cameras[at])
     known = view_cache(points.cache(data.engine.config.edges), cameras)
     covered = (known.masks[:, 0] > 0).to(device)
-    depth = depth_loss(F.avg_pool2d(rendering.depth, size), known.depth[:, 0].to(device), covered)
-    weights = objective.weights
-    loss = weights.color * color + weights.depth * depth + weights.opacity * gaussians.opacities.mean()
-    if features is not None and weights.perceptual:
-        loss = loss + weights.perceptual * features(shown_color, truth)
-    return loss, {
-        "psnr": -10 * error[1:].mean().log10().item(),
-        "input_psnr": -10 * error[0].log10().item(),
-        "depth": depth.item(),
-        "gaussians": float(len(gaussians)),
-    }
+    depth = sum_depth_errors(F.avg_pool2d(rendering.depth, size), known.depth[:, 0].to(device), covered)
+    totals = {"color": (weight * error).sum(), "depth": depth[0], "opacity": opacity.sum()}
+    counts = {"color": float(weight.sum()), "depth": float(depth[1]), "opacity": float(len(opacity))}
+    if features is not None and objective.weights.perceptual:
+        totals["perceptual"] = len(truth) * features(shown_color, truth)
+        counts["perceptual"] = float(len(truth))
+    logged = {"novel": (error[1:].detach().sum(), len(error) - 1), "input": (error[0].detach(), 1)}
+    logged["gaussians"] = (torch.tensor(float(len(gaussians)), device=device), 1)
+    for name, (total, count) in logged.items():
+        totals[name], counts[name] = total, float(count)
+    return Terms(totals, counts)

@@ -27,6 +27,7 @@ from lyra.student.moments import with_times
 from lyra.synthesis.imagined import load_scene_clips, synthesize
 from lyra.teacher.residual import measure_spread
 from lyra.tokenizer.linear import LinearTokenizer, fit_linear_tokenizer
+from lyra.training.checkpoints import has_checkpoint
 from lyra.training.denoiser import (
     DenoiserObjective,
     channel_weights,
@@ -43,7 +44,7 @@ from lyra.training.depth import (
     freeze_early_stages,
     prepare_frames,
 )
-from lyra.training.loop import CHECKPOINT, LoopConfig, fit
+from lyra.training.loop import LoopConfig, fit
 from lyra.training.losses import LossWeights
 from lyra.training.moving_clips import render_source_video
 from lyra.training.moving_student import MomentObjective, MovingSet, moment_loss
@@ -174,7 +175,7 @@ def train_depth(
 ) -> None:
     """Trains the depth network on views of worlds, from ImageNet's encoder where the size is ImageNet's."""
     model = workspace.load_model()
-    if model.depth.config.multiplier == 1.0 and not (workspace.folder / "depth" / CHECKPOINT).exists():
+    if model.depth.config.multiplier == 1.0 and not has_checkpoint(workspace.folder / "depth"):
         load_imagenet(model.depth.encoder)
     freeze_early_stages(model.depth)
     seeds = [

@@ -1,26 +1,25 @@
 """The student learns from the teacher's clips alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Generator, Tensor
 
 from lyra.cache.warp import DepthCache, render_cache
 from lyra.device.memory import autocast_training
 from lyra.engine.engine import Engine
-from lyra.geometry.cameras import concatenate_cameras
-from lyra.geometry.gaussians import prune
+from lyra.geometry.cameras import Cameras, concatenate_cameras
+from lyra.geometry.gaussians import Gaussians, prune
 from lyra.geometry.trajectories import noise_generator
-from lyra.rendering import render
+from lyra.rendering import Rendering, render
 from lyra.student import GaussianDecoder, StudentInputs, decode_scene
 from lyra.student.decoder import select_views
 from lyra.synthesis.imagined import SyntheticScene
 from lyra.training.kept import keep_some
-from lyra.training.losses import LossWeights, depth_loss
-from lyra.training.perceptual import FeatureDistance
+from lyra.training.losses import LossWeights, Terms, sum_depth_errors
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,19 @@ class DecoderObjective:
     are compared. Trained at size 1 alone, Gaussians rely on the renderer's dilation of 0.3 pixels, and gaps open
     between them in any larger picture."""
     weights: LossWeights = LossWeights()  # noqa: RUF009  (frozen)
+    novel: bool = True
+    """Compared are any trajectories of the scene; else, as in the paper, the same frames of each that is read."""
     prune: bool = True
     """Render only the Gaussians that pruning keeps, as the paper's last stage does."""
+    recompute: bool = False
+    """Keep only the tokens between the blocks, and compute the rest again for the gradient."""
     seed: int = 0
+
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+"""The perceptual term: mean over pictures of the distance of two batches in [0, 1]."""
+Draw = Callable[[Gaussians, Cameras, Tensor], Rendering]
+"""Gaussians, cameras and background to pictures."""
 
 
 class SceneSet:
@@ -71,7 +80,7 @@ def decoder_loss(
     data: SceneSet,
     objective: DecoderObjective,
     step: int,
-    features: FeatureDistance | None = None,
+    features: Distance | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
     """Renders the decoder's Gaussians at frames of the scene's clips and compares them with the teacher's.
 
@@ -86,48 +95,83 @@ def decoder_loss(
     """
     generator = noise_generator(objective.seed, f"decoder/{step}")
     index = int(torch.randint(len(data.scenes), (), generator=generator))
+    terms = ask_decoder(decoder, data, objective, index, generator, features)
+    psnr = -10 * terms.mean("color").log10().item()
+    told = {name: terms.mean(name).item() for name in ("depth", "opacity", "alpha", "size")}
+    return terms.weigh(objective.weights), {"psnr": psnr, **told}
+
+
+def ask_decoder(
+    decoder: GaussianDecoder,
+    data: SceneSet,
+    objective: DecoderObjective,
+    index: int,
+    generator: Generator,
+    features: Distance | None = None,
+    draw: Draw = render,
+) -> Terms:
+    """The terms of one scene's loss, and numbers that are logged alone.
+
+    Args:
+        decoder: What learns.
+        data: The scenes.
+        objective: What the loss is made of.
+        index: Of the scene.
+        generator: Draws what is read and what is shown.
+        features: For the perceptual term; needed where it has weight.
+        draw: What renders.
+    """
     device = next(decoder.parameters()).device
     scene, inputs = data.scenes[index], data.inputs(index)
     count = objective.views[int(torch.randint(len(objective.views), (), generator=generator))]
     order = torch.randperm(len(scene.clips), generator=generator)[:count].tolist()
     with autocast_training(device):
-        gaussians = decoder(select_views(inputs, order).to(device))
-    gaussians = gaussians.map(lambda tensor: tensor[0].float())
-    opacity = gaussians.opacities.mean()
+        gaussians = decoder(select_views(inputs, order).to(device), recompute=objective.recompute)
+    gaussians = gaussians.map(lambda tensor: make_precise(tensor[0]))
+    opacity = gaussians.opacities
     if objective.prune:
         gaussians = prune(gaussians, round(decoder.config.keep * len(gaussians)))
 
-    frames = len(scene.clips[0].cameras)
-    position = torch.arange(frames) / (frames - 1)
-    picks = torch.multinomial(
-        (objective.late * position).exp(), objective.targets, replacement=True, generator=generator
-    )
-    paths = torch.randint(len(scene.clips), (objective.targets,), generator=generator).tolist()
-    truth = torch.stack([data.video(index, p)[f] for p, f in zip(paths, picks.tolist(), strict=True)]).to(device)
-    cameras = concatenate_cameras(
-        [scene.clips[p].cameras[f : f + 1] for p, f in zip(paths, picks.tolist(), strict=True)]
-    )
+    seen = pick_targets(objective, order, len(scene.clips), len(scene.clips[0].cameras), generator)
+    truth = torch.stack([data.video(index, path)[frame] for path, frame in seen]).to(device)
+    cameras = concatenate_cameras([scene.clips[path].cameras[frame : frame + 1] for path, frame in seen])
     # A random background keeps the student from painting white where it should be opaque.
     background = torch.rand(3, generator=generator).to(device)
     size = objective.sizes[int(torch.randint(len(objective.sizes), (), generator=generator))]
     enlarged = cameras.resized(size * cameras.height, size * cameras.width).to(device)
-    rendering = render(gaussians, enlarged, background)
+    rendering = draw(gaussians, enlarged, background)
     views = render_cache(data.cache(index), cameras)
     shown = F.avg_pool2d(rendering.color, size)
-    color = (shown - truth).square().mean()
     covered = (views.masks[:, 0] > 0).to(device)
-    depth = depth_loss(F.avg_pool2d(rendering.depth, size), views.depth[:, 0].to(device), covered)
-    weights = objective.weights
-    loss = weights.color * color + weights.depth * depth + weights.opacity * opacity
-    if features is not None and weights.perceptual:
-        loss = loss + weights.perceptual * features(shown, truth)
-    return loss, {
-        "psnr": -10 * color.log10().item(),
-        "depth": depth.item(),
-        "opacity": opacity.item(),
-        "alpha": rendering.alpha.mean().item(),
-        "size": float(size),
-    }
+    depth = sum_depth_errors(F.avg_pool2d(rendering.depth, size), views.depth[:, 0].to(device), covered)
+    totals = {"color": (shown - truth).square().sum(), "depth": depth[0], "opacity": opacity.sum()}
+    counts = {"color": float(truth.numel()), "depth": float(depth[1]), "opacity": float(len(opacity))}
+    if features is not None and objective.weights.perceptual:
+        totals["perceptual"] = len(truth) * features(shown, truth)
+        counts["perceptual"] = float(len(truth))
+    logged = {"alpha": rendering.alpha.detach().mean(), "size": float(size), "gaussians": float(len(gaussians))}
+    for name, value in logged.items():
+        totals[name], counts[name] = torch.as_tensor(value, dtype=shown.dtype, device=device), 1.0
+    return Terms(totals, counts)
+
+
+def pick_targets(
+    objective: DecoderObjective, read: Sequence[int], paths: int, frames: int, generator: Generator
+) -> list[tuple[int, int]]:
+    """Trajectory and frame of every picture that is compared."""
+    weight = (objective.late * torch.linspace(0, 1, frames)).exp()
+    if objective.novel:
+        picks = torch.multinomial(weight, objective.targets, replacement=True, generator=generator).tolist()
+        chosen = torch.randint(paths, (objective.targets,), generator=generator).tolist()
+        return list(zip(chosen, picks, strict=True))
+    count = min(objective.targets, frames)
+    times = torch.multinomial(weight, count, generator=generator).sort().values.tolist()
+    return [(path, frame) for path in read for frame in times]
+
+
+def make_precise(tensor: Tensor) -> Tensor:
+    """In float32 at least: geometry never is bfloat16."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 @torch.no_grad()
