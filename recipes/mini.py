@@ -17,8 +17,8 @@ import tyro
 
 from lyra.bench.measure import describe_machine
 from lyra.training import parts
-from lyra.training.checkpoints import has_checkpoint
 from lyra.training.loop import LOG, LoopConfig
+from lyra.training.run_checkpoints import has_checkpoint
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from lyra.models.recipe import SMOKE
 from lyra.models.smoke import build_smoke_model
 from lyra.synthesis.imagined import claim_folder, imagine_scene, load_scene_clips
 from lyra.training import moving_student, still_student
-from lyra.training.checkpoints import digest_state, find_checkpoint, load_checkpoint
 from lyra.training.denoiser import DenoiserObjective
 from lyra.training.depth import DepthObjective
 from lyra.training.kept import keep_some
@@ -37,6 +36,7 @@ from lyra.training.parts import (
     train_tokenizer,
 )
 from lyra.training.report import print_report
+from lyra.training.run_checkpoints import digest_state, find_checkpoint, load_checkpoint
 from lyra.training.still_student import DecoderObjective
 from lyra.training.world_clips import FIRST_IMAGE_SEED, FIRST_TRAINING_SEED
 

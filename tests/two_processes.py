@@ -10,6 +10,7 @@ import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,7 @@ from torch.distributed.tensor import DTensor
 
 from lyra.device.ranks import Ranks, join_ranks
 from lyra.geometry.trajectories import noise_generator
+from lyra.student.decoder import BaseSurface, StudentInputs
 from lyra.training.batches import SampleOrder
 from lyra.training.loop import LOG, LoopConfig, fit
 from lyra.training.losses import LossWeights, Terms
@@ -78,12 +80,15 @@ def make_task(student: bool):
     return decoder, ask
 
 
-def to_double(inputs):
+def to_double(inputs: StudentInputs) -> StudentInputs:
     """All tensors of the student's inputs in float64."""
-    parts = {name: None if part is None else part for name, part in vars(inputs).items()}
-    base = parts.pop("base")
-    doubled = {name: None if part is None else part.double() for name, part in parts.items()}
-    return replace(inputs, **doubled, base=base.map(Tensor.double))
+    return StudentInputs(**{name: _double(part) for name, part in vars(inputs).items()})
+
+
+def _double(part: Any) -> Any:
+    if part is None:
+        return None
+    return part.map(Tensor.double) if isinstance(part, BaseSurface) else part.double()
 
 
 def train(folder: Path, ranks: Ranks, sharing: str, steps: int, student: bool = False, kill=None) -> nn.Module:

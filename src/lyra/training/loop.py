@@ -22,7 +22,7 @@ from lyra.errors import LyraError
 from lyra.files import save_image, write_atomically
 from lyra.files.strict_json import to_json
 from lyra.generate.run_folder import FolderLock
-from lyra.training.checkpoints import find_checkpoint, write_checkpoint
+from lyra.training.run_checkpoints import find_checkpoint, write_checkpoint
 
 LOG = "log.jsonl"
 

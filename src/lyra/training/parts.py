@@ -27,7 +27,6 @@ from lyra.student.moments import with_times
 from lyra.synthesis.imagined import load_scene_clips, synthesize
 from lyra.teacher.residual import measure_spread
 from lyra.tokenizer.linear import LinearTokenizer, fit_linear_tokenizer
-from lyra.training.checkpoints import has_checkpoint
 from lyra.training.denoiser import (
     DenoiserObjective,
     channel_weights,
@@ -49,6 +48,7 @@ from lyra.training.losses import LossWeights
 from lyra.training.moving_clips import render_source_video
 from lyra.training.moving_student import MomentObjective, MovingSet, moment_loss
 from lyra.training.perceptual import FeatureDistance
+from lyra.training.run_checkpoints import has_checkpoint
 from lyra.training.signals import tokenizer_signals
 from lyra.training.still_student import DecoderObjective, SceneSet, decoder_loss, decoder_strip
 from lyra.training.world_clips import (
