@@ -16,6 +16,7 @@ from pathlib import Path
 import tyro
 
 from lyra.bench.measure import describe_machine
+from lyra.synthesis.shards import read_index
 from lyra.training import parts
 from lyra.training.loop import LOG, LoopConfig
 from lyra.training.run_checkpoints import has_checkpoint
@@ -98,7 +99,8 @@ def finished_steps(folder: Path) -> int:
     log = folder / LOG
     if log.exists():
         return len(log.read_text().splitlines())
-    return len(list(folder.glob("*.safetensors"))) if not has_checkpoint(folder) else 0
+    finished = sum(len(read_index(path).samples) for path in (folder / "shards").glob("*.json"))
+    return finished + len(list(folder.glob("work/*.piece")))
 
 
 def is_logged(run: Path, part: str) -> bool:

@@ -11,7 +11,6 @@ from torch import Tensor
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
 from lyra.geometry.sky import MAX_DEPTH
 from lyra.geometry.trajectories import DISTANCE_RANGES, TRAJECTORY_NAMES, trajectory_cameras
-from lyra.training.moving_clips import render_moving_clip, render_source_video
 from lyra.worlds import (
     INPUT_FOV,
     MovingWorld,
@@ -22,6 +21,7 @@ from lyra.worlds import (
     sample_moving_world,
     sample_world,
 )
+from lyra.worlds.moving_clips import render_moving_clip, render_source_video
 from lyra.worlds.world import BOX, ELLIPSOID
 
 SEEDS = (2, 11, 1, 0, 1028, 10)

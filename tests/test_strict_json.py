@@ -39,7 +39,6 @@ def test_every_number_goes_through_it():
         "generate/runs.py",
         "generate/decisions.py",
         "generate/pipeline.py",
-        "synthesis/imagined.py",
         "models/model.py",
         "models/saving.py",
         "models/loading.py",

@@ -11,17 +11,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import lyra.synthesis.imagined
 import lyra.training.depth
 import lyra.training.world_clips
+import lyra.worlds.input_views
 from lyra.engine.engine import Engine
 from lyra.errors import LyraError
 from lyra.evaluation.still_worlds import FIRST_HELD_OUT_SEED
+from lyra.files.photos import Photo
 from lyra.geometry.sky import is_sky
 from lyra.geometry.trajectories import TRAJECTORY_NAMES, noise_generator
 from lyra.models.recipe import SMOKE
-from lyra.models.smoke import build_smoke_model
-from lyra.synthesis.imagined import claim_folder, imagine_scene, load_scene_clips
+from lyra.synthesis.imagined import imagine_scene
+from lyra.synthesis.streaming import DataSet
 from lyra.training import moving_student, still_student
 from lyra.training.denoiser import DenoiserObjective
 from lyra.training.depth import DepthObjective
@@ -38,7 +39,8 @@ from lyra.training.parts import (
 from lyra.training.report import print_report
 from lyra.training.run_checkpoints import digest_state, find_checkpoint, load_checkpoint
 from lyra.training.still_student import DecoderObjective
-from lyra.training.world_clips import FIRST_IMAGE_SEED, FIRST_TRAINING_SEED
+from lyra.training.world_clips import FIRST_IMAGE_SEED
+from lyra.worlds.input_views import FIRST_TRAINING_SEED, render_input_view
 
 LOOP = LoopConfig(steps=6, learning_rate=1e-2, warmup=4, ema=0.9, checkpoint_every=1000, sample_every=1000)
 
@@ -309,13 +311,15 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, drawn_seeds: list[int]):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lyra.training.world_clips, "sample_world", recorded)
         patch.setattr(lyra.training.depth, "sample_world", recorded)
+        patch.setattr(lyra.worlds.input_views, "sample_world", recorded)
         train_tokenizer(workspace, worlds=2)
         yield workspace
 
 
 @pytest.fixture(scope="module")
-def clips(workspace: Workspace) -> list[Path]:
-    return synthesize_clips(workspace)
+def clips(workspace: Workspace) -> Path:
+    assert synthesize_clips(workspace).complete
+    return workspace.folder / "clips"
 
 
 def assert_trained(workspace: Workspace, part: str, before: dict[str, Tensor], after: dict[str, Tensor]) -> None:
@@ -365,14 +369,15 @@ def test_the_denoiser_of_residuals_trains_and_samples(workspace: Workspace, tmp_
     model = small.load_model()
     assert_trained(small, "denoiser", before, model.transformer.state_dict())
     assert model.config.teacher.spread == spread
-    [image] = next(iter(small.images()))[1]
-    clip = imagine_scene(Engine(model, "cpu"), image[None], 0).clips[0]
+    image = render_input_view(FIRST_IMAGE_SEED, 32, 32).float() / 255
+    engine = Engine(model, "cpu")
+    clip = imagine_scene(engine, engine.views([Photo.of(image)], fov=55.0)[0], 0).clips[0]
     first = model.tokenizer.normalize(model.tokenizer.encode(image[None, :, None] * 2 - 1))[0, :, 0]
     assert clip.latents.isfinite().all()
     assert (clip.latents[:, 0] - first).abs().max() < 0.1
 
 
-def test_the_decoder_trains(workspace: Workspace, clips: list[Path]):
+def test_the_decoder_trains(workspace: Workspace, clips: Path):
     before = workspace.load_model().decoder.state_dict()
     train_decoder(workspace, TWO, DecoderObjective(targets=2))
     assert_trained(workspace, "decoder", before, workspace.load_model().decoder.state_dict())
@@ -383,59 +388,22 @@ def test_the_decoder_needs_clips(tmp_path: Path):
         train_decoder(Workspace(tmp_path, SMOKE, worlds=1, scenes=1), TWO)
 
 
-def test_synthetic_scenes_hold_six_clips_of_one_image(workspace: Workspace, clips: list[Path]):
-    scenes = [load_scene_clips(path, workspace.load_model().tokenizer) for path in clips]
-    images = [image for _, image in workspace.images()]
-    assert len(scenes) == 2
-    for index, scene in enumerate(scenes):
-        assert len(scene.clips) == len(TRAJECTORY_NAMES)
+def test_synthetic_scenes_hold_six_clips_of_one_image(workspace: Workspace, clips: Path):
+    samples = DataSet(clips)
+    assert len(samples) == 2 and all(samples[index].split == "train" for index in range(2))
+    images = {source.content: render_input_view(int(source.place), 32, 32) for source in workspace.images()}
+    for sample in (samples[index] for index in range(2)):
+        scene = sample.scene
+        assert tuple(sample.clips) == TRAJECTORY_NAMES and len(scene.clips) == len(TRAJECTORY_NAMES)
         depth = scene.views.depth[0]
-        assert torch.equal(scene.views.images, images[index])
+        assert torch.equal((scene.views.images[0] * 255).round().to(torch.uint8), images[sample.content])
         assert depth[~is_sky(depth)].median().item() == pytest.approx(1, abs=1e-3)
         for clip in scene.clips:
             assert torch.allclose(clip.cameras.camera_to_world[0], torch.eye(4), atol=1e-6)
             assert clip.latents.isfinite().all()
 
 
-def test_synthesis_skips_what_exists_and_repeats_what_is_missing(
-    workspace: Workspace, clips: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
-    copy = replace(workspace, folder=tmp_path)
-    for folder in ("model", "worlds"):
-        (tmp_path / folder).symlink_to(workspace.folder / folder)
-    paths = synthesize_clips(copy)
-    content = [path.read_bytes() for path in paths]
-    paths[1].unlink()
-    kept = paths[0].stat().st_mtime_ns
-    calls = []
-    original = lyra.synthesis.imagined.imagine_scene
-
-    def counted(*arguments, **options):
-        calls.append(arguments)
-        return original(*arguments, **options)
-
-    monkeypatch.setattr(lyra.synthesis.imagined, "imagine_scene", counted)
-    assert synthesize_clips(copy) == paths
-    assert len(calls) == 1
-    assert paths[0].stat().st_mtime_ns == kept
-    assert [path.read_bytes() for path in paths] == content
-    synthesize_clips(copy)
-    assert len(calls) == 1
-
-
-@pytest.mark.parametrize("part", ["tokenizer", "transformer", "depth"])
-def test_clips_of_other_weights_are_told_also_of_models_that_were_never_saved(part: str, tmp_path: Path):
-    model = build_smoke_model()
-    assert not model.config.checksums
-    claim_folder(model, tmp_path)
-    claim_folder(build_smoke_model(), tmp_path)
-    with torch.no_grad():
-        next(iter(getattr(model, part).state_dict().values())).flatten()[0] += 1e-3
-    with pytest.raises(LyraError, match="clips of other weights"):
-        claim_folder(model, tmp_path)
-
-
-def test_test_seeds_never_enter_training(workspace: Workspace, clips: list[Path], drawn_seeds: list[int]):
+def test_test_seeds_never_enter_training(workspace: Workspace, clips: Path, drawn_seeds: list[int]):
     assert drawn_seeds
     assert min(drawn_seeds) >= FIRST_TRAINING_SEED
     assert FIRST_HELD_OUT_SEED + 10_000 < FIRST_TRAINING_SEED

@@ -12,6 +12,7 @@ from conftest import MEDIA
 
 import lyra.training.depth
 import lyra.training.world_clips
+import lyra.worlds.input_views
 from lyra.files.held_out import HELD_OUT, find_held_out
 from lyra.models.recipe import SMOKE
 from lyra.training.denoiser import DenoiserObjective
@@ -26,7 +27,8 @@ from lyra.training.parts import (
     train_depth,
     train_tokenizer,
 )
-from lyra.training.world_clips import FIRST_IMAGE_SEED, FIRST_TRAINING_SEED, FIRST_VIDEO_SEED
+from lyra.training.world_clips import FIRST_IMAGE_SEED, FIRST_VIDEO_SEED
+from lyra.worlds.input_views import FIRST_TRAINING_SEED
 
 SOURCE = Path(__file__).parents[1] / "src" / "lyra"
 OPENED: list[str] = []
@@ -54,7 +56,7 @@ def training(tmp_path_factory: pytest.TempPathFactory):
     # An audit hook sees every file that Python opens. It cannot be taken away again, only told not to listen.
     sys.addaudithook(_listen)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (lyra.training.world_clips, lyra.training.depth):
+        for module in (lyra.training.world_clips, lyra.training.depth, lyra.worlds.input_views):
             original = module.sample_world
             patch.setattr(module, "sample_world", lambda seed, draw=original: [seeds.append(seed), draw(seed)][1])
         LISTENING[0] = True
@@ -101,7 +103,7 @@ def test_training_opens_nothing_that_is_held_out(training):
     _, opened, _ = training
     # The hook worked: it saw the data that training made and read again.
     assert any(path.parent.name == "worlds" for path in opened)
-    assert any(path.parent.name == "clips" for path in opened)
+    assert any(path.parent.parent.name == "clips" for path in opened)
     assert find_held_out(opened) == {}
 
 

@@ -1,7 +1,6 @@
 """Clips of videos forward and backward, and the student's training on moments."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,11 +8,15 @@ import torch
 from lyra.engine.engine import Engine
 from lyra.engine.paths import preset_paths
 from lyra.geometry.dynamic import DynamicGaussians
+from lyra.geometry.trajectories import TRAJECTORY_NAMES
 from lyra.models.model import Model
 from lyra.models.recipe import SMOKE
 from lyra.student import GaussianDecoder
 from lyra.student.moments import with_times
-from lyra.synthesis.imagined import SyntheticScene, load_scene_clips, save_scene_clips
+from lyra.synthesis.imagined import SyntheticScene
+from lyra.synthesis.samples import Sample
+from lyra.synthesis.streaming import DataSet
+from lyra.tokenizer.tokenizer import encode_frames
 from lyra.training.loop import LoopConfig
 from lyra.training.moving_student import MomentObjective, MovingSet, moment_loss
 from lyra.training.parts import Workspace, synthesize_clips, synthesize_moving, train_moments, train_tokenizer
@@ -44,9 +47,13 @@ def model(workspace: Workspace) -> Model:
 
 
 @pytest.fixture(scope="module")
-def scene(workspace: Workspace, model: Model) -> SyntheticScene:
-    (path,) = (workspace.folder / "videos").glob("*.safetensors")
-    return load_scene_clips(path, model.tokenizer)
+def sample(workspace: Workspace) -> Sample:
+    return DataSet(workspace.folder / "videos")[0]
+
+
+@pytest.fixture(scope="module")
+def scene(sample: Sample) -> SyntheticScene:
+    return sample.scene
 
 
 def test_a_scene_has_the_input_and_six_clips_each_way(scene: SyntheticScene):
@@ -54,12 +61,20 @@ def test_a_scene_has_the_input_and_six_clips_each_way(scene: SyntheticScene):
     torch.testing.assert_close(scene.clips[0].cameras.camera_to_world, torch.eye(4).expand(5, 4, 4))
 
 
-def test_a_scene_saved_again_is_itself(scene: SyntheticScene, model: Model, workspace: Workspace, tmp_path: Path):
-    save_scene_clips(scene, tmp_path / "again.safetensors")
-    (path,) = (workspace.folder / "videos").glob("*.safetensors")
-    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
-    again = load_scene_clips(tmp_path / "again.safetensors", model.tokenizer)
-    assert (len(again.clips), len(again.backward)) == (7, 6)
+def test_the_video_s_own_clip_shows_the_video(sample: Sample, scene: SyntheticScene, model: Model):
+    assert list(sample.clips) == ["input", *TRAJECTORY_NAMES, *(f"{name}.backward" for name in TRAJECTORY_NAMES)]
+    assert len(set(sample.clips.values())) == 13 and sample.moving
+    again = encode_frames(model.tokenizer, scene.views.images)
+    # Both pictures and latents were rounded.
+    torch.testing.assert_close(scene.clips[0].latents, again, atol=0.02, rtol=0.01)
+
+
+def test_every_clip_has_depth_that_begins_as_its_input(scene: SyntheticScene):
+    assert [len(depth) for depth in (*scene.depth, *scene.backward_depth)] == [5] * 13
+    for depth in scene.depth:
+        assert torch.equal(depth[0], scene.views.depth[0])
+    for depth in scene.backward_depth:
+        assert torch.equal(depth[0], scene.views.depth[-1])
 
 
 def test_a_video_reversed_twice_is_itself(scene: SyntheticScene):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from lyra.errors import LyraError
+from lyra.synthesis.choices import FORMS, SynthesisOptions, SynthesisRun
 
 
 @dataclass(frozen=True)
@@ -60,33 +61,44 @@ def train(
             parts.train_moments(workspace, replace(parts.MOMENTS_LOOP, **given))
 
 
+_SYNTHESIS, _HERE = SynthesisOptions(), SynthesisRun()
+
+
 def synthesize(
+    spec: Positional[str] = "",
+    /,
     *,
-    run: Path | None = None,
-    size: Literal["mini", "smoke"] = "mini",
-    worlds: int = 400,
-    scenes: int = 120,
-    videos: int = 0,
-    device: str = "auto",
+    out: Annotated[Path | None, arg(aliases=["-o"])] = None,
+    model: str = "mini",
+    size: tuple[int, int] | None = None,
+    options: Annotated[SynthesisOptions, arg(name="")] = _SYNTHESIS,
+    how: Annotated[SynthesisRun, arg(name="")] = _HERE,
+    allow_pickle: bool = False,
+    verify: Path | None = None,
 ) -> None:
-    """Lets the teacher imagine clips of single images, or of videos, for training the decoder.
+    """Lets the teacher imagine clips of many inputs: a data set for training the decoder (docs/scale.md).
 
     Args:
-        run: Workspace folder; runs/SIZE when left out.
-        size: Which recipe.
-        worlds: How many procedural worlds the workspace has.
-        scenes: How many images.
-        videos: How many videos, in place of images; each gives twelve clips.
-        device: Where the networks work: auto, cpu, cuda or cuda:N.
+        spec: A folder of photos and videos, a .txt of prompts, a .jsonl that names inputs, worlds:FIRST-LAST,
+            moving_worlds:FIRST-LAST, or the published data set's folder.
+        out: Folder of the data set. A run that was interrupted goes on with the same command.
+        model: A bundled model's name, or a model's folder.
+        size: Height and width of the clips; the teacher's own when left out.
+        options: What is made.
+        how: How it is made.
+        allow_pickle: Read the published data set's latents, which are pickled.
+        verify: Check this finished data set instead, byte by byte.
     """
-    from lyra.models.recipe import MINI, SMOKE
-    from lyra.training import parts
+    from lyra.synthesis.runs import synthesize_data, verify_data
 
-    recipe, folder = MINI if size == "mini" else SMOKE, run or Path("runs") / size
-    if videos:
-        parts.synthesize_moving(parts.Workspace(folder, recipe, worlds, scenes, videos=videos, device=device))
-    else:
-        parts.synthesize_clips(parts.Workspace(folder, recipe, worlds, scenes, device=device))
+    if verify is not None:
+        if spec or out is not None:
+            raise LyraError("--verify takes the data set alone: leave out the inputs and --out")
+        verify_data(verify)
+        return
+    if not spec or out is None:
+        raise LyraError(f"give inputs and, by -o, a folder for the data set; inputs are {FORMS}")
+    synthesize_data(spec, out, model, size, options, how, allow_pickle)
 
 
 def report(run: Positional[Path], /, *, rows: int = 20) -> None:

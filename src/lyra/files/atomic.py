@@ -23,6 +23,12 @@ _WRITING_ADVICE = {
     errno.ENAMETOOLONG: "the name is too long, choose a shorter one",
     errno.EFBIG: "the file is too large for this disk, choose another folder",
 }
+
+
+class WritingError(LyraError):
+    """A file cannot be written, for a reason of the disk or the folder and not of what is written."""
+
+
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{6}(?P<process>[0-9a-f]{6,})\.part")
 
 
@@ -78,12 +84,12 @@ def _lives(process: int) -> bool:
 
 @contextlib.contextmanager
 def explain_writing(path: Path) -> Iterator[None]:
-    """Turns system errors of the block into a :class:`LyraError` about writing ``path``."""
+    """Turns system errors of the block into a :class:`WritingError` about writing ``path``."""
     try:
         yield
     except OSError as error:
         advice = _WRITING_ADVICE.get(error.errno or 0, error.strerror or str(error))
-        raise LyraError(f"cannot write {path}: {advice}") from error
+        raise WritingError(f"cannot write {path}: {advice}") from error
 
 
 @contextlib.contextmanager

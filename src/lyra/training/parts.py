@@ -5,12 +5,10 @@ part. Parts are trained in this order: tokenizer, depth, denoiser, then ``lyra s
 """
 
 import fcntl
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -24,7 +22,11 @@ from lyra.models.loading import load, save
 from lyra.models.model import Model
 from lyra.models.recipe import MINI, Recipe, create_model
 from lyra.student.moments import with_times
-from lyra.synthesis.imagined import load_scene_clips, synthesize
+from lyra.synthesis.choices import SynthesisOptions
+from lyra.synthesis.imagined import SyntheticScene
+from lyra.synthesis.production import Produced, produce
+from lyra.synthesis.sources import Source, find_inputs
+from lyra.synthesis.streaming import DataSet
 from lyra.teacher.residual import measure_spread
 from lyra.tokenizer.linear import LinearTokenizer, fit_linear_tokenizer
 from lyra.training.denoiser import (
@@ -45,7 +47,6 @@ from lyra.training.depth import (
 )
 from lyra.training.loop import LoopConfig, fit
 from lyra.training.losses import LossWeights
-from lyra.training.moving_clips import render_source_video
 from lyra.training.moving_student import MomentObjective, MovingSet, moment_loss
 from lyra.training.perceptual import FeatureDistance
 from lyra.training.run_checkpoints import has_checkpoint
@@ -53,19 +54,19 @@ from lyra.training.signals import tokenizer_signals
 from lyra.training.still_student import DecoderObjective, SceneSet, decoder_loss, decoder_strip
 from lyra.training.world_clips import (
     FIRST_IMAGE_SEED,
-    FIRST_TRAINING_SEED,
     FIRST_VIDEO_SEED,
     WorldClip,
     load_world_clips,
     prepare_world_clips,
-    render_input_view,
 )
+from lyra.worlds.input_views import FIRST_TRAINING_SEED
 
 DEPTH_LOOP = LoopConfig(learning_rate=5e-4, ema=0.998, cooldown=2000)
 DENOISER_LOOP = LoopConfig(learning_rate=8e-4, ema=0.998)
 DECODER_LOOP = LoopConfig(learning_rate=3e-4, ema=0.995)
-Item = TypeVar("Item")
 MOMENTS_LOOP = LoopConfig(learning_rate=3e-4, ema=0.995)
+SYNTHESIS = SynthesisOptions(held_out=0.0)
+"""All of a workspace's inputs are for training: what it is measured on are other worlds."""
 DEPTH_OBJECTIVE, DENOISER_OBJECTIVE = DepthObjective(), DenoiserObjective()
 DECODER_OBJECTIVE = DecoderObjective(weights=LossWeights(perceptual=0.02))
 MOMENT_OBJECTIVE = MomentObjective()
@@ -119,18 +120,13 @@ class Workspace:
         paths = prepare_world_clips(self.folder / "worlds", seeds, 2, teacher.frames, teacher.height, teacher.width)
         return list(load_world_clips(paths))
 
-    def video_frames(self) -> Iterator[tuple[int, Float[Tensor, "time 3 height width"]]]:
-        """Videos of moving worlds from a still camera: the inputs of self-distillation over time."""
-        teacher = self.recipe.teacher
-        for seed in range(FIRST_VIDEO_SEED, FIRST_VIDEO_SEED + self.videos):
-            clip = render_source_video(seed, teacher.frames, teacher.height, teacher.width)
-            yield seed, clip.video.float() / 255
+    def images(self) -> list[Source]:
+        """Worlds that nothing else is trained on: the single images of self-distillation."""
+        return find_inputs(f"worlds:{FIRST_IMAGE_SEED}-{FIRST_IMAGE_SEED + self.scenes - 1}")
 
-    def images(self) -> Iterator[tuple[int, Float[Tensor, "time 3 height width"]]]:
-        """Input views of worlds that nothing else is trained on: the single images of self-distillation."""
-        teacher = self.recipe.teacher
-        for seed in range(FIRST_IMAGE_SEED, FIRST_IMAGE_SEED + self.scenes):
-            yield seed, render_input_view(seed, teacher.height, teacher.width)[None].float() / 255
+    def films(self) -> list[Source]:
+        """Moving worlds seen by a still camera: the inputs of self-distillation over time."""
+        return find_inputs(f"moving_worlds:{FIRST_VIDEO_SEED}-{FIRST_VIDEO_SEED + self.videos - 1}")
 
 
 @contextmanager
@@ -220,20 +216,20 @@ def train_denoiser(
     _update(workspace, transformer=model.transformer)
 
 
-def synthesize_clips(workspace: Workspace, minutes: float = float("inf")) -> list[Path]:
+def synthesize_clips(workspace: Workspace, minutes: float = float("inf")) -> Produced:
     """Runs the workspace's teacher on its single images; begins none after so many minutes."""
-    images = _until(workspace.images(), minutes)
-    return synthesize(Engine(workspace.load_model(), workspace.device), images, workspace.folder / "clips")
+    engine = Engine(workspace.load_model(), workspace.device)
+    return produce(engine, workspace.images(), workspace.folder / "clips", SYNTHESIS, minutes)
 
 
-def _until(items: Iterator[Item], minutes: float) -> Iterator[Item]:
-    """Items as long as there is time."""
-    deadline = time.monotonic() + 60 * minutes
-    while time.monotonic() < deadline:
-        try:
-            yield next(items)
-        except StopIteration:
-            return
+def load_scenes(folder: Path) -> list[SyntheticScene]:
+    """All training scenes of a data set, without the clips' depth.
+
+    Raises:
+        LyraError: there are none.
+    """
+    data = DataSet(folder)
+    return [replace(data[index].scene, depth=(), backward_depth=()) for index in range(len(data))]
 
 
 def train_decoder(
@@ -243,10 +239,7 @@ def train_decoder(
 ) -> None:
     """Trains the student on what ``synthesize_clips`` has made."""
     model = workspace.load_model()
-    paths = sorted((workspace.folder / "clips").glob("*.safetensors"))
-    if not paths:
-        raise LyraError(f"no clips in {workspace.folder / 'clips'}: run lyra synthesize first")
-    data = SceneSet([load_scene_clips(path, model.tokenizer) for path in paths], Engine(model, "cpu"))
+    data = SceneSet(load_scenes(workspace.folder / "clips"), Engine(model, "cpu"))
     features = FeatureDistance() if objective.weights.perceptual else None
     with _on_device(workspace, model.decoder):
         fit(
@@ -254,15 +247,15 @@ def train_decoder(
             lambda step: decoder_loss(model.decoder, data, objective, step, features),
             workspace.folder / "decoder",
             loop,
-            lambda: decoder_strip(model.decoder, data, range(min(3, len(paths)))),
+            lambda: decoder_strip(model.decoder, data, range(min(3, len(data.scenes)))),
         )
     _update(workspace, decoder=model.decoder)
 
 
-def synthesize_moving(workspace: Workspace, minutes: float = float("inf")) -> list[Path]:
+def synthesize_moving(workspace: Workspace, minutes: float = float("inf")) -> Produced:
     """Runs the workspace's teacher on its videos; begins none after so many minutes."""
-    videos = _until(workspace.video_frames(), minutes)
-    return synthesize(Engine(workspace.load_model(), workspace.device), videos, workspace.folder / "videos")
+    engine = Engine(workspace.load_model(), workspace.device)
+    return produce(engine, workspace.films(), workspace.folder / "videos", SYNTHESIS, minutes)
 
 
 def train_moments(
@@ -278,15 +271,9 @@ def train_moments(
     model = workspace.load_model()
     if not model.decoder.config.time_conditioning:
         model = replace(model, decoder=with_times(model.decoder))
-    videos = sorted((workspace.folder / "videos").glob("*.safetensors"))
-    photos = sorted((workspace.folder / "clips").glob("*.safetensors"))
-    if not videos or not photos:
-        raise LyraError(
-            f"no videos or no clips in {workspace.folder}: run lyra synthesize and lyra synthesize --videos"
-        )
     engine = Engine(model, "cpu")
-    moving = MovingSet([load_scene_clips(path, model.tokenizer) for path in videos], engine)
-    scenes = SceneSet([load_scene_clips(path, model.tokenizer) for path in photos], engine)
+    moving = MovingSet(load_scenes(workspace.folder / "videos"), engine)
+    scenes = SceneSet(load_scenes(workspace.folder / "clips"), engine)
     features = FeatureDistance() if objective.weights.perceptual or still.weights.perceptual else None
 
     def loss(step: int) -> tuple[Tensor, dict[str, float]]:

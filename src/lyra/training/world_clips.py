@@ -18,8 +18,6 @@ from lyra.geometry.cameras import Cameras, intrinsics_from_fov
 from lyra.geometry.trajectories import TRAJECTORY_NAMES, draw_distance, noise_generator, trajectory_cameras
 from lyra.worlds import render_world, sample_world
 
-FIRST_TRAINING_SEED = 100_000
-"""Seeds below it are for tests and evaluation; training never sees them."""
 FIRST_IMAGE_SEED = 200_000
 """From here on worlds give the single images of self-distillation and nothing else."""
 FIRST_VIDEO_SEED = 300_000
@@ -55,13 +53,6 @@ def render_world_clip(seed: int, index: int, frames: int, height: int, width: in
     )
     color, depth = render_world(sample_world(seed), cameras)
     return WorldClip((color * 255).round().to(torch.uint8), depth, cameras)
-
-
-def render_input_view(seed: int, height: int, width: int, fov: float = 55.0) -> UInt8[Tensor, "3 height width"]:
-    """One picture of a world."""
-    camera = Cameras(torch.eye(4)[None], intrinsics_from_fov(fov, height, width)[None], height, width)
-    color, _ = render_world(sample_world(seed), camera)
-    return (color[0] * 255).round().to(torch.uint8)
 
 
 def prepare_world_clips(

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
-from lyra.worlds import render_moving_world, sample_moving_world
+from lyra.worlds.motion import render_moving_world, sample_moving_world
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class MovingClip:
 def render_moving_clip(seed: int, cameras: Cameras, times: Float[Tensor, "time"]) -> MovingClip:
     """The moving world of a seed, seen by camera i at time i (in [0, 1], in any order).
 
-    Seeds below ``world_clips.FIRST_TRAINING_SEED`` are for tests and evaluation.
+    Seeds below ``input_views.FIRST_TRAINING_SEED`` are for tests and evaluation.
     """
     color, depth, moving = render_moving_world(sample_moving_world(seed), cameras, times)
     return MovingClip((color * 255).round().to(torch.uint8), depth, moving, cameras, times)
