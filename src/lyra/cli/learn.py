@@ -34,8 +34,8 @@ def train(
     """Trains one part of a model; continues what the run's folder holds.
 
     Args:
-        part: In the order tokenizer, depth, denoiser, decoder, moments. The last two learn from the data sets RUN/clips and
-            RUN/videos: lyra synthesize worlds:200000-200119 -o RUN/clips --model RUN/model --held-out 0, and
+        part: In the order tokenizer, depth, denoiser, decoder, moments. The last two learn from the data sets RUN/clips
+            and RUN/videos: lyra synthesize worlds:200000-200119 -o RUN/clips --model RUN/model --held-out 0, and
             moving_worlds:300000-300039 for RUN/videos.
         run: Workspace folder: model, data and one run folder a part; runs/SIZE when left out.
         size: Which recipe.
