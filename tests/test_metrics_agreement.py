@@ -12,12 +12,12 @@ from torch import nn
 
 from lyra.errors import LyraError
 from lyra.evaluation import psnr, ssim
-from lyra.evaluation.lpips_distance import BLOCKS, LpipsDistance
 from lyra.evaluation.scores import Scores, TrueViews
 from lyra.files import load_tensors
 from lyra.files.posed_folders import find_captures, load_views
 from lyra.models.convert.lpips_weights import convert_lpips
 from lyra.models.convert.real_estate_chunks import convert_chunk
+from lyra.training.lpips_distance import BLOCKS, LpipsDistance
 
 
 def pictures(count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,8 +6,11 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from lyra.cli.courses import StudentRun, train_by_stages
 from lyra.errors import LyraError
 from lyra.synthesis.choices import FORMS, SynthesisOptions, SynthesisRun
+
+_BY_STAGES = StudentRun()
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,14 @@ class TrainingRun:
 
 
 def train(
-    part: Positional[Literal["tokenizer", "depth", "denoiser", "decoder", "moments"]],
+    part: Positional[Literal["tokenizer", "depth", "denoiser", "decoder", "moments", "student"]],
     /,
     *,
     run: Path | None = None,
     size: Literal["mini", "smoke"] = "mini",
     leg: Annotated[TrainingRun, arg(name="")] = TrainingRun(),
     worlds: int = 400,
+    student: Annotated[StudentRun, arg(name="")] = _BY_STAGES,
     device: str = "auto",
 ) -> None:
     """Trains one part of a model; continues what the run's folder holds.
@@ -37,12 +41,21 @@ def train(
         part: In the order tokenizer, depth, denoiser, decoder, moments. The last two learn from the data sets RUN/clips
             and RUN/videos: lyra synthesize worlds:200000-200119 -o RUN/clips --model RUN/model --held-out 0, and
             moving_worlds:300000-300039 for RUN/videos.
+            "student" is the decoder's whole course by stages on a data set (docs/scale.md), also under torchrun.
         run: Workspace folder: model, data and one run folder a part; runs/SIZE when left out.
         size: Which recipe.
         leg: Length.
         worlds: How many procedural worlds to learn from.
+        student: Of the course by stages.
         device: Where the networks work: auto, cpu, cuda or cuda:N.
     """
+    if part == "student":
+        if leg.steps is not None or leg.learning_rate is not None:
+            raise LyraError("the stages say how long and how fast: leave out --steps and --learning-rate")
+        train_by_stages(run or Path("runs/student"), student, leg.minutes, device)
+        return
+    if student != _BY_STAGES:
+        raise LyraError(f"options of the stages are of lyra train student: leave them out for {part}")
     from lyra.models.recipe import MINI, SMOKE
     from lyra.training import parts
 

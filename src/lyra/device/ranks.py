@@ -51,3 +51,10 @@ def join_ranks() -> Ranks:
         # The first rank reads, estimates and decodes alone for long; the others wait.
         dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
     return Ranks(dist.get_rank(), world)
+
+
+def leave_ranks(ranks: Ranks) -> None:
+    """Ends what ``join_ranks`` has begun; the library complains of processes that leave it to their end."""
+    if ranks.world > 1:
+        ranks.wait()
+        dist.destroy_process_group()

@@ -14,10 +14,10 @@ from torch import Tensor
 from lyra.cache.warp import build_cache, render_cache
 from lyra.errors import LyraError, MissingExtraError
 from lyra.evaluation.judge import PerceptualDistance
-from lyra.evaluation.lpips_distance import LpipsDistance
 from lyra.evaluation.metrics import psnr, ssim
 from lyra.geometry.cameras import Cameras, look_up, pixel_rays, project, z_depth_factor
 from lyra.geometry.sky import MAX_DEPTH, is_sky
+from lyra.training.lpips_distance import LpipsDistance
 
 VISIBLE_TOLERANCE = 0.03
 """A point of a new view is visible in the input where their depths there differ by less than this share."""

@@ -105,9 +105,14 @@ class DataSet:
             if place // len(self) != epoch:
                 epoch = place // len(self)
                 order = self.order(seed, epoch)
-            yield Drawn(place, epoch, self._first_whole(order, place % len(self)))
+            yield Drawn(place, epoch, self.first_whole(order, place % len(self)))
 
-    def _first_whole(self, order: Sequence[int], start: int) -> Sample:
+    def first_whole(self, order: Sequence[int], start: int) -> Sample:
+        """The first sample from a place of an order on that is whole; those before it are counted and warned of.
+
+        Raises:
+            LyraError: no sample is whole.
+        """
         for index in (*order[start:], *order[:start]):
             try:
                 return self[index]

@@ -1,5 +1,6 @@
 """Which samples a step is of: shuffled by seed and epoch, and told by the step's number alone."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -22,6 +23,8 @@ class SampleOrder:
     batch: int
     """Samples of one step, of all processes together."""
     seed: int = 0
+    shuffle: Callable[[int, int], Sequence[int]] | None = None
+    """Of seed and epoch: an order of its own, as that of a data set's shards."""
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.batch < 1:
@@ -30,7 +33,12 @@ class SampleOrder:
     def at(self, step: int) -> list[int]:
         """The samples of a step."""
         places = range(step * self.batch, (step + 1) * self.batch)
-        return [_shuffle(self.count, self.seed, place // self.count)[place % self.count] for place in places]
+        return [self._epoch(place // self.count)[place % self.count] for place in places]
+
+    def _epoch(self, epoch: int) -> Sequence[int]:
+        if self.shuffle is None:
+            return _shuffle(self.count, self.seed, epoch)
+        return _call(self.shuffle, self.seed, epoch)
 
     def share(self, step: int, rank: int, world: int) -> list[int]:
         """Those of one process.
@@ -48,3 +56,8 @@ class SampleOrder:
 @lru_cache(maxsize=4)
 def _shuffle(count: int, seed: int, epoch: int) -> tuple[int, ...]:
     return tuple(torch.randperm(count, generator=noise_generator(seed, f"epoch/{epoch}")).tolist())
+
+
+@lru_cache(maxsize=4)
+def _call(shuffle: Callable[[int, int], Sequence[int]], seed: int, epoch: int) -> Sequence[int]:
+    return shuffle(seed, epoch)

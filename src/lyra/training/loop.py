@@ -166,7 +166,7 @@ def fit(
     sample: Callable[[], Float[Tensor, "3 height width"]] | None = None,
     *,
     ranks: Ranks | None = None,
-    listen: Callable[[dict[str, float]], None] | None = None,
+    listen: Callable[[dict[str, float | int]], None] | None = None,
 ) -> None:
     """Trains ``module`` in place and leaves it with its averaged weights; continues what ``folder`` holds.
 
@@ -220,7 +220,7 @@ def _advance(
     run: Run,
     loss: Callable[[int], tuple[Tensor, dict[str, float]]],
     sample: Callable[[], Tensor] | None,
-    listen: Callable[[dict[str, float]], None] | None,
+    listen: Callable[[dict[str, float | int]], None] | None,
 ) -> None:
     deadline = time.monotonic() + 60 * run.config.minutes
     with _open_log(run) as log, _progress(run) as bar:

@@ -15,7 +15,7 @@ from lyra.geometry.cameras import Cameras, concatenate_cameras
 from lyra.geometry.gaussians import prune
 from lyra.geometry.trajectories import noise_generator
 from lyra.rendering import render
-from lyra.student import GaussianDecoder, StudentInputs
+from lyra.student import GaussianDecoder, StudentInputs, prepare_student_inputs
 from lyra.student.decoder import select_views
 from lyra.student.moments import SHOWN, Source, aim, at_every_frame, decode_candidates, show_at
 from lyra.synthesis.imagined import SyntheticScene
@@ -32,8 +32,8 @@ _BELIEVED = 0.3
 class MomentObjective:
     """What the loss is made of."""
 
-    views: int = 2
-    """How many trajectories enter beside the input video."""
+    views: tuple[int, ...] = (2,)
+    """How many trajectories enter beside the input video; drawn from these a step."""
     targets: int = 4
     """Rendered views of the moment a step."""
     backward: bool = True
@@ -43,6 +43,8 @@ class MomentObjective:
     prune: bool = False
     """Render only the Gaussians that pruning keeps, as the paper's last stage does."""
     weights: LossWeights = LossWeights(perceptual=0.02)  # noqa: RUF009  (frozen)
+    recompute: bool = False
+    """As in ``DecoderObjective``; in the paper's form alone."""
     seed: int = 0
 
 
@@ -121,7 +123,8 @@ def ask_moment(
     device = next(decoder.parameters()).device
     scene, source = data.scenes[index], data.source(index)
     moment = pick(len(scene.views))
-    paths = 1 + torch.randperm(len(scene.clips) - 1, generator=generator)[: objective.views]
+    count = objective.views[0] if len(objective.views) == 1 else objective.views[pick(len(objective.views))]
+    paths = 1 + torch.randperm(len(scene.clips) - 1, generator=generator)[:count]
     inputs = select_views(data.inputs(index), [0, *paths.tolist()])
     shown = show_at(inputs, source, [moment], data.engine.tokenizer.spec.temporal)
     candidates = (shown[0] > SHOWN).flatten().nonzero()[:, 0]
@@ -159,4 +162,51 @@ def ask_moment(
     logged["gaussians"] = (torch.tensor(float(len(gaussians)), device=device), 1)
     for name, (total, count) in logged.items():
         totals[name], counts[name] = total, float(count)
+    return Terms(totals, counts)
+
+
+def ask_paper_moment(
+    decoder: GaussianDecoder,
+    data: MovingSet,
+    objective: MomentObjective,
+    index: int,
+    generator: Generator,
+    features: Distance | None = None,
+    draw: Draw = render,
+) -> Terms:
+    """The same in the paper's form: some trajectories and a target time in, the moment seen from all trajectories.
+
+    Depth is compared with that of the video's frame where it shows.
+    """
+    device = next(decoder.parameters()).device
+    scene, engine = data.scenes[index], data.engine
+    moment = int(torch.randint(len(scene.views), (), generator=generator))
+    count = objective.views[int(torch.randint(len(objective.views), (), generator=generator))]
+    paths = (1 + torch.randperm(len(scene.clips) - 1, generator=generator)[:count]).tolist()
+    clips = [scene.clips[path] for path in paths]
+    times = [moment / max(1, len(scene.views) - 1)]
+    inputs = prepare_student_inputs(clips, engine.exact_tokenizer, decoder.config, times=times)
+    with autocast_training(device):
+        gaussians = decoder(inputs.to(device), recompute=objective.recompute)
+    gaussians = gaussians.map(lambda tensor: make_precise(tensor[0]))
+    opacity = gaussians.opacities
+    if objective.prune:
+        gaussians = prune(gaussians, round(decoder.config.keep * len(gaussians)))
+
+    truth, cameras = data.seen(index, moment, objective.backward)
+    picks = torch.randperm(len(truth), generator=generator)[: objective.targets].tolist()
+    truth, cameras = truth[picks].to(device), cameras[picks]
+    background = torch.rand(3, generator=generator).to(device)
+    rendering = draw(gaussians, cameras.to(device), background)
+    error = (rendering.color - truth).square()
+    at = slice(moment, moment + 1)
+    points = Views(scene.views.images[at], scene.views.depth[at], scene.views.cameras[at])
+    known = view_cache(points.cache(engine.config.edges), cameras)
+    depth = sum_depth_errors(rendering.depth, known.depth[:, 0].to(device), (known.masks[:, 0] > 0).to(device))
+    totals = {"color": error.sum(), "depth": depth[0], "opacity": opacity.sum()}
+    counts = {"color": float(error.numel()), "depth": float(depth[1]), "opacity": float(len(opacity))}
+    if features is not None and objective.weights.perceptual:
+        totals["perceptual"] = len(truth) * features(rendering.color, truth)
+        counts["perceptual"] = float(len(truth))
+    totals["gaussians"], counts["gaussians"] = torch.tensor(float(len(gaussians)), device=device), 1.0
     return Terms(totals, counts)

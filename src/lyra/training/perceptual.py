@@ -1,4 +1,7 @@
-"""The perceptual term of training: features of the ImageNet encoder, which no evaluation judges by."""
+"""The perceptual term of training: features of the ImageNet encoder, which no evaluation judges by, or LPIPS."""
+
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -7,9 +10,14 @@ from torch import Tensor
 
 from lyra.depth.encoder import ImageEncoder
 from lyra.models.convert.imagenet import load_imagenet
+from lyra.training.losses import LossWeights
+from lyra.training.lpips_distance import LpipsDistance
 
 LEVELS = 3
 """Features at strides 2, 4 and 8."""
+WEIGHT = 0.02
+"""Of ``FeatureDistance``, where the paper's LPIPS has ``LPIPS_WEIGHT``."""
+LPIPS_WEIGHT = 0.5
 
 
 class FeatureDistance:
@@ -32,3 +40,24 @@ class FeatureDistance:
     def features(self, images: Float[Tensor, "batch 3 height width"]) -> list[Tensor]:
         """Unit-length features, fine to coarse."""
         return [F.normalize(feature, dim=1) for feature in self.encoder(images, LEVELS)]
+
+
+def choose_distance(
+    weights: LossWeights, device: str = "cpu"
+) -> tuple[Callable[[Tensor, Tensor], Tensor] | None, LossWeights]:
+    """The perceptual term that can be had: LPIPS where ``LYRA_LPIPS`` names its weights, else ``FeatureDistance``.
+
+    The paper's weight of LPIPS is that of another scale: ``FeatureDistance`` takes ``WEIGHT`` in its place. A student
+    that LPIPS has taught is judged by another distance: in every table stands that of ``lyra.evaluation.judge``.
+
+    Raises:
+        LyraError: the file of LPIPS is missing or another.
+    """
+    if not weights.perceptual:
+        return None, weights
+    lpips = LpipsDistance.find()
+    if lpips is not None:
+        return lpips.to(device).compare, replace(weights, perceptual=LPIPS_WEIGHT)
+    features = FeatureDistance()
+    features.encoder.to(device)
+    return features, replace(weights, perceptual=WEIGHT)

@@ -68,25 +68,31 @@ def has_checkpoint(run: Path) -> bool:
     return any(_list(run))
 
 
-def find_checkpoint(run: Path, ranks: Ranks | None = None) -> Stored | None:
+def find_checkpoint(run: Path, ranks: Ranks | None = None, step: int | None = None) -> Stored | None:
     """The newest checkpoint that is whole, the same for all processes; None where the run has none.
 
     A damaged one that another can stand in for is named on stderr.
+
+    Args:
+        run: The run's folder.
+        ranks: The processes.
+        step: Only that of this step.
 
     Raises:
         LyraError: there are checkpoints and none is whole.
     """
     ranks = ranks or Ranks()
     # Read by one process: the others would read all of it again.
-    found = ranks.agree(_choose(run) if ranks.first else None)
+    found = ranks.agree(_choose(run, step) if ranks.first else None)
     if isinstance(found, str):
         raise LyraError(found)
     return found
 
 
-def _choose(run: Path) -> Stored | str | None:
+def _choose(run: Path, step: int | None) -> Stored | str | None:
     damaged = []
-    for folder in sorted(_list(run), key=lambda path: int(path.name), reverse=True):
+    wanted = (path for path in _list(run) if step is None or int(path.name) == step)
+    for folder in sorted(wanted, key=lambda path: int(path.name), reverse=True):
         fault = _find_fault(folder)
         if fault is None:
             for text in damaged:

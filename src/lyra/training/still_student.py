@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from lyra.cache.warp import DepthCache, render_cache
@@ -13,6 +13,7 @@ from lyra.device.memory import autocast_training
 from lyra.engine.engine import Engine
 from lyra.geometry.cameras import Cameras, concatenate_cameras
 from lyra.geometry.gaussians import Gaussians, prune
+from lyra.geometry.sky import is_sky
 from lyra.geometry.trajectories import noise_generator
 from lyra.rendering import Rendering, render
 from lyra.student import GaussianDecoder, StudentInputs, decode_scene
@@ -69,6 +70,19 @@ class SceneSet:
         cache = self.scenes[index].views.cache(self.engine.config.edges)
         assert isinstance(cache, DepthCache)
         return cache
+
+    def depth(
+        self, index: int, seen: Sequence[tuple[int, int]], cameras: Cameras
+    ) -> tuple[Float[Tensor, "view height width"], Bool[Tensor, "view height width"]]:
+        """Z-depth of some frames and where it is known: what is stored with the clips, else the cache's points."""
+        stored = self.scenes[index].depth
+        if stored:
+            size = (cameras.height, cameras.width)
+            maps = torch.stack([stored[clip][frame] for clip, frame in seen])
+            maps = F.interpolate(maps[:, None], size, mode="nearest-exact")[:, 0]
+            return maps, ~is_sky(maps)
+        views = render_cache(self.cache(index), cameras)
+        return views.depth[:, 0], views.masks[:, 0] > 0
 
     def video(self, index: int, clip: int) -> Float[Tensor, "time 3 height width"]:
         """The teacher's frames in [0, 1]."""
@@ -140,10 +154,9 @@ def ask_decoder(
     size = objective.sizes[int(torch.randint(len(objective.sizes), (), generator=generator))]
     enlarged = cameras.resized(size * cameras.height, size * cameras.width).to(device)
     rendering = draw(gaussians, enlarged, background)
-    views = render_cache(data.cache(index), cameras)
     shown = F.avg_pool2d(rendering.color, size)
-    covered = (views.masks[:, 0] > 0).to(device)
-    depth = sum_depth_errors(F.avg_pool2d(rendering.depth, size), views.depth[:, 0].to(device), covered)
+    known, covered = data.depth(index, seen, cameras)
+    depth = sum_depth_errors(F.avg_pool2d(rendering.depth, size), known.to(device), covered.to(device))
     totals = {"color": (shown - truth).square().sum(), "depth": depth[0], "opacity": opacity.sum()}
     counts = {"color": float(truth.numel()), "depth": float(depth[1]), "opacity": float(len(opacity))}
     if features is not None and objective.weights.perceptual:

@@ -66,6 +66,21 @@ class LpipsDistance:
             found.append(x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10))
         return found
 
+    def to(self, device: torch.device | str) -> "LpipsDistance":
+        """The same on another device."""
+        self.blocks = [[(weight.to(device), bias.to(device)) for weight, bias in block] for block in self.blocks]
+        self.heads = [head.to(device) for head in self.heads]
+        return self
+
+    def compare(
+        self, prediction: Float[Tensor, "batch 3 height width"], truth: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, ""]:
+        """Mean distance; gradients flow to the first pictures."""
+        with torch.no_grad():
+            wanted = self.features(truth)
+        triples = zip(self.features(prediction.clamp(0, 1)), wanted, self.heads, strict=True)
+        return torch.stack([((a - b).square() * head).sum(1).mean() for a, b, head in triples]).sum()
+
     @torch.no_grad()
     def distance(self, images: Float[Tensor, "batch 3 height width"], features: list[Tensor]) -> Float[Tensor, "batch"]:
         """Distance to pictures whose features are known."""
