@@ -1,5 +1,6 @@
 """The commands that make a model; see ``lyra.cli.main``."""
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -117,12 +118,17 @@ def synthesize(
 
 
 def report(run: Positional[Path], /, *, rows: int = 20) -> None:
-    """Prints the course of a training run.
+    """Prints the course of a training run, and makes one page of it: RUN/report.html.
 
     Args:
-        run: Run folder of one part (the one with log.jsonl).
+        run: Run folder of one part (the one with log.jsonl), or one that holds several parts.
         rows: Lines of the table.
     """
+    from lyra.evaluation.run_page import write_run_page
+    from lyra.training.loop import LOG
     from lyra.training.report import print_report
 
-    print_report(run, rows)
+    parts = [run] if (run / LOG).is_file() else sorted(path.parent for path in run.glob(f"*/{LOG}"))
+    for part in parts or [run]:
+        print_report(part, rows)
+    print(f"page: {write_run_page(run)}", file=sys.stderr)

@@ -180,7 +180,7 @@ def verify(
 
 @app.command
 def bench(
-    name: Positional[Literal["render", "mamba", "decoder", "training", "teacher", "sensor"]],
+    name: Positional[Literal["render", "mamba", "decoder", "training", "stages", "teacher", "sensor"]],
     /,
     *,
     json_: Annotated[bool, arg(name="json", help="One JSON object on stdout.")] = False,
@@ -212,6 +212,10 @@ def bench(
             from lyra.bench.training_cost import measure as measure_training
 
             rows = measure_training()
+        case "stages":
+            from lyra.bench.stage_cost import measure as measure_stages
+
+            rows = measure_stages()
         case "teacher":
             from lyra.bench.teacher_cost import measure as measure_teacher
 

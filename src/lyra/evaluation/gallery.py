@@ -70,11 +70,11 @@ class Gallery:
         return exhibit.numbers.get(self.judged_by, max(exhibit.numbers.values()))
 
 
-def data_url(image: Float[Tensor, "3 height width"]) -> str:
-    """A JPEG that stands in a page itself."""
+def data_url(image: Float[Tensor, "3 height width"], longer: int = LONGER) -> str:
+    """A JPEG that stands in a page itself, of so many pixels at most."""
     levels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu()
     picture = Image.fromarray(np.asarray(levels))
-    picture.thumbnail((LONGER, LONGER))
+    picture.thumbnail((longer, longer))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=88)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

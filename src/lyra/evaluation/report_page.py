@@ -1,6 +1,7 @@
 """A report: one HTML page that needs nothing else, and the same numbers as JSON."""
 
 import html
+import math
 import platform
 import subprocess
 import sys
@@ -97,27 +98,33 @@ def make_page(content: Mapping[str, Any], gallery: Gallery) -> str:
     """The whole page."""
     result, provenance = content["result"], content["provenance"]
     parts = [
-        _section("Methods", _methods_table(result["rows"], content["values"])),
-        _section("By distance", _by_distance(result)) if result.get("by_baseline") else "",
-        _section("Depth", _table([result["depth"]])) if result.get("depth") else "",
-        _section("Scenes", _scene_bars(content["values"], content["scenes"])) if len(content["scenes"]) > 1 else "",
-        _section("Best and worst", _pictures(gallery)) if gallery.exhibits else "",
-        _section("Time and memory", _table(content["stages"])),
-        _section("Published by others, not run here", _quoted()),
-        _section("Provenance", _table([{"": key, "value": value} for key, value in provenance.items()])),
+        make_section("Methods", _methods_table(result["rows"], content["values"])),
+        make_section("By distance", _by_distance(result)) if result.get("by_baseline") else "",
+        make_section("Depth", make_table([result["depth"]])) if result.get("depth") else "",
+        make_section("Scenes", _scene_bars(content["values"], content["scenes"])) if len(content["scenes"]) > 1 else "",
+        make_section("Best and worst", _pictures(gallery)) if gallery.exhibits else "",
+        make_section("Time and memory", make_table(content["stages"])),
+        make_section("Published by others, not run here", _quoted()),
+        make_section("Provenance", make_table([{"": key, "value": value} for key, value in provenance.items()])),
     ]
     if result.get("captures"):
-        parts.insert(-1, _section("Captures", _table(result["captures"])))
+        parts.insert(-1, make_section("Captures", make_table(result["captures"])))
+    return fill_page(f"lyra evaluate {content['what']}: {provenance.get('model', '')}", parts)
+
+
+def fill_page(title: str, parts: Sequence[str]) -> str:
+    """A whole page of sections; empty ones are left out."""
     template = Template(files("lyra.evaluation").joinpath("report.html").read_text(encoding="utf-8"))
-    title = f"lyra evaluate {content['what']}: {provenance.get('model', '')}"
     return template.substitute(title=html.escape(title), body="\n".join(part for part in parts if part))
 
 
-def _section(title: str, body: str) -> str:
+def make_section(title: str, body: str) -> str:
+    """A part of a page with its heading."""
     return f"<section><h2>{html.escape(title)}</h2>{body}</section>"
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+def make_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows by the names of their columns."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     body = "".join("<tr>" + "".join(f"<td>{_cell(row.get(n))}</td>" for n in names) + "</tr>" for row in rows)
@@ -144,7 +151,7 @@ def _methods_table(rows: Sequence[Mapping[str, Any]], values: Values) -> str:
     note = (
         f"<p>In brackets {100 * LEVEL:.0f} % intervals by bootstrap over {over}. Higher is better but for perceptual."
     )
-    return _table(told) + note + "</p>"
+    return make_table(told) + note + "</p>"
 
 
 def _by_distance(result: Mapping[str, Any]) -> str:
@@ -155,13 +162,15 @@ def _by_distance(result: Mapping[str, Any]) -> str:
     labels = [f"{b['from']:g}–{b['to']:g} ({b['frames']})" for b in bins]
     rows = [{"distance": label} | {m: series[m][i] for m in methods} for i, label in enumerate(labels)]
     note = "<p>PSNR in dB by the camera's distance over the input view's median depth (number of frames).</p>"
-    return note + _lines(series, labels) + _table(rows)
+    return note + draw_lines(series, labels) + make_table(rows)
 
 
-def _lines(series: Mapping[str, Sequence[float]], labels: Sequence[str]) -> str:
+def draw_lines(
+    series: Mapping[str, Sequence[float]], labels: Sequence[str], what: str = "PSNR by distance", margin: float = 0.5
+) -> str:
     """An SVG of lines over equally spaced labels."""
-    low = min(min(line) for line in series.values()) - 0.5
-    high = max(max(line) for line in series.values()) + 0.5
+    low = min(min(line) for line in series.values()) - margin
+    high = max(max(line) for line in series.values()) + margin
     wide, tall, left, top = 640, 280, 44, 10
     step = (wide - left - 60) / max(1, len(labels) - 1)
 
@@ -169,10 +178,10 @@ def _lines(series: Mapping[str, Sequence[float]], labels: Sequence[str]) -> str:
         return left + 30 + index * step, top + (high - value) / (high - low) * (tall - 50)
 
     parts = []
-    for tick in range(int(low) + 1, int(high) + 1, max(1, round((high - low) / 6))):
-        y = place(0, float(tick))[1]
+    for tick in _ticks(low, high):
+        y = place(0, tick)[1]
         parts.append(f'<line x1="{left}" x2="{wide}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
-        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" class="tick" text-anchor="end">{tick}</text>')
+        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" class="tick" text-anchor="end">{tick:g}</text>')
     for index, label in enumerate(labels):
         x = place(index, low)[0]
         parts.append(f'<text x="{x:.1f}" y="{tall - 22}" class="tick" text-anchor="middle">{html.escape(label)}</text>')
@@ -181,11 +190,20 @@ def _lines(series: Mapping[str, Sequence[float]], labels: Sequence[str]) -> str:
         parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="2"/>')
         dots = (place(i, v) for i, v in enumerate(line))
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{color}"/>' for x, y in dots]
-    svg = f'<svg viewBox="0 0 {wide} {tall}" role="img" aria-label="PSNR by distance">{"".join(parts)}</svg>'
-    return svg + _legend(list(series))
+    svg = f'<svg viewBox="0 0 {wide} {tall}" role="img" aria-label="{html.escape(what)}">{"".join(parts)}</svg>'
+    return svg + make_legend(list(series))
 
 
-def _legend(names: Sequence[str]) -> str:
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two, about six."""
+    rough = (high - low) / 6
+    unit = 10.0 ** math.floor(math.log10(max(rough, 1e-12)))
+    step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
+    return [round(step * number, 10) for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def make_legend(names: Sequence[str]) -> str:
+    """Colors and names of lines."""
     pairs = zip(COLORS, names, strict=False)
     return "<p>" + " ".join(f'<span class="key" style="--c:{c}">{html.escape(n)}</span>' for c, n in pairs) + "</p>"
 
@@ -197,7 +215,7 @@ def _scene_bars(values: Values, scenes: Sequence[str]) -> str:
         means = {m: row["psnr"][index] for m, row in values.items() if row.get("psnr")}
         rows.append({"scene": name} | {m: sum(v) / len(v) if v else None for m, v in means.items()})
     rows.sort(key=lambda row: -(row.get("student") or 0.0))
-    return "<p>PSNR in dB, the scene that the student shows best first.</p>" + _table(rows)
+    return "<p>PSNR in dB, the scene that the student shows best first.</p>" + make_table(rows)
 
 
 def _pictures(gallery: Gallery) -> str:
@@ -229,4 +247,4 @@ def _exhibit(exhibit: Exhibit) -> str:
 
 def _quoted() -> str:
     quoted = quoted_rows()
-    return f"<p>{html.escape(quoted['note'])} Read {quoted['read']}.</p>" + _table(quoted["rows"])
+    return f"<p>{html.escape(quoted['note'])} Read {quoted['read']}.</p>" + make_table(quoted["rows"])

@@ -29,6 +29,7 @@ from lyra.rendering import render
 from lyra.rendering.deferred import render_deferred
 from lyra.student import GaussianDecoder
 from lyra.student.moments import with_times
+from lyra.synthesis.imagined import SyntheticScene
 from lyra.synthesis.streaming import DataSet
 from lyra.training.batches import SampleOrder
 from lyra.training.curves import Curves
@@ -163,7 +164,7 @@ class _Climb:
             features, weights = choose_distance(stage.weights, str(find_device(course.device)))
             asked = replace(stage, weights=weights, until=stage.until - before)
             order = SampleOrder(len(data), stage.batch, course.seed, data.order)
-            ask = _ask_of(self.model, network, DataSetScenes(data), asked, course, features)
+            ask = ask_of_stage(self.model, network, DataSetScenes(data), asked, course.seed, features)
             loss = share_loss(network, ask, weights, order, ranks, course.sharing)
             look = partial(_look, network, whole, validation)
             minutes = max(0.0, (self.deadline - time.monotonic()) / 60)
@@ -188,12 +189,12 @@ def _look(network: nn.Module, whole: nn.Module, validation: Validation | None) -
     return torch.zeros(3, 1, 1) if validation is None else validation.show()
 
 
-def _ask_of(
+def ask_of_stage(
     model: Model,
     network: GaussianDecoder,
-    scenes: DataSetScenes,
+    scenes: Sequence[SyntheticScene],
     stage: Stage,
-    course: Course,
+    seed: int,
     features: Distance | None,
 ) -> Ask:
     """What a sample is asked in a stage; what is drawn depends on sample, stage and step alone."""
@@ -205,13 +206,13 @@ def _ask_of(
         asked = ask_moment if network.config.geometry == "cache" else ask_paper_moment
 
         def ask_moving(sample: int, step: int) -> Terms:
-            return asked(decoder, moving, goal, sample, _drawn(stage, course, sample, step), features, draw)
+            return asked(decoder, moving, goal, sample, _drawn(stage, seed, sample, step), features, draw)
 
         return ask_moving
     still, objective = SceneSet(scenes, engine), stage.still_objective()
 
     def ask_still(sample: int, step: int) -> Terms:
-        generator = _drawn(stage, course, sample, step)
+        generator = _drawn(stage, seed, sample, step)
         if stage.gap is None:
             return ask_decoder(network, still, objective, sample, generator, features, draw)
         cut = cut_scene(still, sample, stage, generator)
@@ -221,5 +222,5 @@ def _ask_of(
     return ask_still
 
 
-def _drawn(stage: Stage, course: Course, sample: int, step: int) -> torch.Generator:
-    return noise_generator(course.seed, f"{stage.name}/{sample}/{step}")
+def _drawn(stage: Stage, seed: int, sample: int, step: int) -> torch.Generator:
+    return noise_generator(seed, f"{stage.name}/{sample}/{step}")
