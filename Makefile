@@ -10,11 +10,17 @@ LYRA := .venv/bin/lyra
 UV := UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" uv pip install -q --python .venv/bin/python
 INSTALL = if command -v uv >/dev/null; then $(UV) $(1); else .venv/bin/pip install -q --disable-pip-version-check $(1); fi
 
-.PHONY: scene test test-lowest test-slow check docs format clean
+RUN ?= runs/distill
+
+.PHONY: scene distill test test-lowest test-slow check docs format clean
 
 scene: .venv/scene.done
 	out="$${OUT:-$$(.venv/bin/python -m lyra.generate.scene_names "$$INPUT")}" && \
 	  $(LYRA) generate "$$INPUT" -o "$$out" --resume
+
+# The method itself in minutes: synthesis, a student from nothing in three stages and two processes, held-out scenes.
+distill: .venv/dev.done
+	.venv/bin/python recipes/distill.py --run "$(RUN)"
 
 # Two processes with a thread each, a file's tests in one of them; one file alone runs as it is: pytest tests/test_x.py.
 test: .venv/dev.done

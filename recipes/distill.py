@@ -11,12 +11,16 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tyro
 
 from lyra.bench.measure import describe_machine
+from lyra.engine.engine import Engine
+from lyra.errors import LyraError
 from lyra.evaluation.held_out_scenes import score_students
 from lyra.evaluation.report_page import describe_provenance
 from lyra.evaluation.run_page import write_run_page
@@ -24,6 +28,9 @@ from lyra.files import write_atomically
 from lyra.files.strict_json import to_json
 from lyra.files.tables import format_table
 from lyra.models.loading import load
+from lyra.synthesis.choices import SynthesisOptions
+from lyra.synthesis.production import produce
+from lyra.synthesis.sources import find_inputs
 from lyra.synthesis.streaming import DataSet
 from lyra.training.stages import LADDERS
 from lyra.training.student_course import make_student
@@ -35,11 +42,13 @@ class Distillation:
     """What is distilled, and where."""
 
     run: Path = Path("runs/distill")
-    scenes: int = 40
-    """Worlds that the teacher imagines six clips each of; about an eighth is held out."""
+    scenes: int = 36
+    """Worlds that the teacher imagines six clips each of."""
+    held_out: float = 0.15
+    """Share of them that no training reads, by their hash."""
     first: int = FIRST_IMAGE_SEED + 50_000
     """Seed of the first world."""
-    size: int = 96
+    size: int = 64
     """Pixels of a side."""
     processes: int = 2
     """That train together; as many as divide the stages' four samples a step."""
@@ -49,42 +58,44 @@ class Distillation:
     """Whose teacher, depth and tokenizer."""
 
 
-def run_stage(name: str, *command: str | Path) -> dict[str, float | str]:
-    """Runs one command with a thread a process, and says what it cost."""
+@contextmanager
+def timed(name: str, stages: list[dict[str, float | str]]) -> Iterator[None]:
+    """Adds what a stage cost, its child processes too."""
     before, began = os.times(), time.monotonic()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, *map(str, command)], check=True, env=environment)
-    after = os.times()
-    spent = after.children_user + after.children_system - before.children_user - before.children_system
-    return {"stage": name, "seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(spent, 1)}
+    yield
+    spent = sum(os.times()[:4]) - sum(before[:4])
+    stages.append({"stage": name, "seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(spent, 1)})
 
 
 def distill(asked: Distillation) -> None:
     """Synthesizes, trains, evaluates and reports."""
     run, data = asked.run, asked.run / "data"
-    worlds = f"worlds:{asked.first}-{asked.first + asked.scenes - 1}"
-    lyra_command = ("-m", "lyra.cli")
-    size = (str(asked.size), str(asked.size))
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(asked.processes))
-    stages = [
-        run_stage(
-            "synthesize", *lyra_command, "synthesize", worlds, "-o", data, "--size", *size, "--model", asked.model
-        ),
-        run_stage(
-            "train",
-            *(*torchrun, *lyra_command, "train", "student", "--data", data, "--run", run),
-            *("--stages", asked.stages, "--model", asked.model, "--device", "cpu"),
-        ),
-    ]
-    began, processor = time.monotonic(), time.process_time()
-    result = evaluate(asked)
-    spent = {"seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(time.process_time() - processor, 1)}
-    result["stages"] = [*stages, {"stage": "evaluate", **spent}]
+    stages: list[dict[str, float | str]] = []
+    with timed("synthesize", stages):
+        synthesize(asked)
+    several = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", asked.processes, "-m", "lyra.cli")
+    of_student = ("--data", data, "--run", run, "--stages", asked.stages, "--model", asked.model, "--device", "cpu")
+    with timed("train", stages):
+        command = [sys.executable, *map(str, (*several, "train", "student", *of_student))]
+        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    with timed("evaluate", stages):
+        result = evaluate(asked)
+    result["stages"] = stages
     with write_atomically(run / "result.json") as path:
         path.write_text(to_json(result, indent=1) + "\n")
     print(format_table(result["rows"]))
     print(format_table(result["stages"]))
     print(f"open {write_run_page(run)}")
+
+
+def synthesize(asked: Distillation) -> None:
+    """As ``lyra synthesize`` does, at a size that is too small for anything else."""
+    model = load(asked.model)
+    engine = Engine(model, "cpu", config=replace(model.config.teacher, height=asked.size, width=asked.size))
+    worlds = find_inputs(f"worlds:{asked.first}-{asked.first + asked.scenes - 1}")
+    made = produce(engine, worlds, asked.run / "data", SynthesisOptions(depth=False, held_out=asked.held_out))
+    if not made.complete:
+        raise LyraError(f"{made.quarantined} worlds failed: see {asked.run / 'data/quarantine.jsonl'}")
 
 
 def evaluate(asked: Distillation) -> dict:

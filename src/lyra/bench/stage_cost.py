@@ -7,6 +7,7 @@ and written into the rows: what share of a GPU's peak is reached, and how long a
 
 import time
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from lyra.files.clips import Clip
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
 from lyra.geometry.trajectories import TRAJECTORY_NAMES, noise_generator, trajectory_cameras
 from lyra.models.loading import load
-from lyra.student.decoder import GaussianDecoder, StudentInputs, count_gaussians
+from lyra.student.decoder import GaussianDecoder, count_gaussians
 from lyra.student.moments import with_times
 from lyra.synthesis.imagined import SyntheticScene
 from lyra.tokenizer.tokenizer import encode_frames
@@ -45,6 +46,8 @@ PRUNED_VIEW_SECONDS = 0.018
 """The same pruned: the paper's 18 ms."""
 PASSES = 4
 """A view is rendered twice, and gradients cost about as much again twice: assumed."""
+BASIS = (1980, 3960)
+"""Tokens at which the decoder is counted; longer sequences are drawn out from these."""
 TIMED = 3
 """Steps of which the quickest counts, after one to warm up."""
 _VGG = ((3, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 2), (128, 256, 4), (256, 256, 4), (256, 256, 4)) + (
@@ -183,7 +186,7 @@ def count_stage(stage: Stage) -> Counted:
     vgg = 5 * sum(2 * 9 * a * b * pixels / shrink**2 for a, b, shrink in _VGG)
     return Counted(
         decoder=mean,
-        tokenizer=passes * _count_tokenizer(stage),
+        tokenizer=passes * count_encoder(stage.frames, *stage.size),
         perceptual=vgg * _views(stage),
         memory=_count_memory(stage, max(stage.trajectories)),
     )
@@ -194,28 +197,34 @@ def _make_decoder(stage: Stage) -> GaussianDecoder:
     return with_times(decoder) if stage.moving else decoder
 
 
-def _fake_inputs(stage: Stage, trajectories: int) -> StudentInputs:
-    inputs = make_inputs(Case("mix", trajectories, stage.frames, *stage.size))
-    times = torch.zeros(1, 16, inputs.latents.shape[3] + 1, *inputs.latents.shape[-2:])
-    return replace(inputs, times=times if stage.moving else None)
-
-
 def _count_decoder(stage: Stage, trajectories: int) -> float:
+    """Linear in the tokens but for attention's products, counted where the sequence is short and drawn out."""
+    tokens = Case("mix", trajectories, stage.frames, *stage.size).tokens
+    if tokens <= BASIS[-1]:
+        return count_at(trajectories, stage.frames, *stage.size)
+    (a, at_a), (b, at_b) = ((Case("mix", n, 17, 176, 320).tokens, count_at(n, 17, 176, 320)) for n in (3, 6))
+    square = (at_b / b - at_a / a) / (b - a)
+    return tokens * (at_a / a + square * (tokens - a))
+
+
+@cache
+def count_at(trajectories: int, frames: int, height: int, width: int) -> float:
+    """Operations of the published decoder on clips, forward, forward again and backward."""
     with FakeTensorMode(), FlopCounterMode(display=False) as counter:
-        decoder, inputs = _make_decoder(stage), _fake_inputs(stage, trajectories)
-        gaussians = decoder(inputs, recompute=stage.sparing)
+        gaussians = GaussianDecoder(PAPER.decoder)(make_inputs(Case("mix", trajectories, frames, height, width)), True)
         (gaussians.means.sum() + gaussians.colors.sum() + gaussians.opacities.sum()).backward()
     return float(counter.get_total_flops())
 
 
-def _count_tokenizer(stage: Stage) -> float:
-    """The encoder of the published tokenizer over one clip."""
+@cache
+def count_encoder(frames: int, height: int, width: int) -> float:
+    """Operations of the published tokenizer's encoder over one clip."""
     from diffusers import AutoencoderKLCosmos
 
     # Its wavelet filters are made before there can be a mode.
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     with fake, FlopCounterMode(display=False) as counter, torch.no_grad():
-        AutoencoderKLCosmos().encode(torch.zeros(1, 3, stage.frames, *stage.size))
+        AutoencoderKLCosmos().encode(torch.zeros(1, 3, frames, height, width))
     return float(counter.get_total_flops())
 
 
@@ -226,7 +235,7 @@ def _count_memory(stage: Stage, trajectories: int) -> float:
     """
     tokens, width = Case("mix", trajectories, stage.frames, *stage.size).tokens, PAPER.decoder.width
     with FakeTensorMode():
-        decoder, inputs = _make_decoder(stage), _fake_inputs(stage, trajectories)
+        decoder, inputs = _make_decoder(stage), make_inputs(Case("mix", trajectories, stage.frames, *stage.size))
         block = max(_count_saved(kind, tokens, width) for kind in {type(b): b for b in decoder.blocks}.values())
     weights = 5 * 4 * sum(parameter.numel() for parameter in decoder.parameters())
     between = 2 * tokens * width * PAPER.decoder.depth
@@ -242,7 +251,7 @@ def _count_saved(block: nn.Module, tokens: int, width: int) -> float:
     """Bytes that a block keeps for its gradient, by what autograd is given to keep at an eighth of the tokens, in
     bfloat16.
     """
-    share = 8
+    share = max(1, tokens // BASIS[-1])
     seen: dict[int, int] = {}
     held = []
 

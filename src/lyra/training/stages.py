@@ -147,7 +147,7 @@ MINI = Ladder(
 _DISTILL_FIRST = replace(_MINI_FIRST, until=240, sizes=(1,), learning_rate=1e-3, warmup=20)
 _DISTILL_SEVERAL = replace(
     _DISTILL_FIRST,
-    **{"name": "six", "until": 480, "size": (96, 96), "frames": 17, "gap": None, "targets": 2, "late": 1.0},
+    **{"name": "six", "until": 480, "frames": 17, "gap": None, "targets": 2, "late": 1.0},
     **{"trajectories": (1, 2, 3, 4, 5, 6)},
 )
 DISTILL = Ladder(
