@@ -32,7 +32,7 @@ from lyra.synthesis.choices import SynthesisOptions
 from lyra.synthesis.production import produce
 from lyra.synthesis.sources import find_inputs
 from lyra.synthesis.streaming import DataSet
-from lyra.training.stages import LADDERS
+from lyra.training.ladders import LADDERS
 from lyra.training.student_course import make_student
 from lyra.training.world_clips import FIRST_IMAGE_SEED
 
@@ -73,7 +73,16 @@ def distill(asked: Distillation) -> None:
     stages: list[dict[str, float | str]] = []
     with timed("synthesize", stages):
         synthesize(asked)
-    several = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", asked.processes, "-m", "lyra.cli")
+    several = (
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        asked.processes,
+        "-m",
+        "--",
+        "lyra.cli",
+    )
     of_student = ("--data", data, "--run", run, "--stages", asked.stages, "--model", asked.model, "--device", "cpu")
     with timed("train", stages):
         command = [sys.executable, *map(str, (*several, "train", "student", *of_student))]

@@ -12,16 +12,18 @@ from torch import Tensor
 from lyra.cache.warp import render_cache
 from lyra.engine.engine import Engine
 from lyra.errors import LyraError
+from lyra.files.photos import Photo
+from lyra.files.videos import Video
 from lyra.models.model import Model
 from lyra.models.smoke import build_smoke_model
 from lyra.synthesis.imagined import SyntheticScene, imagine_scene
 from lyra.synthesis.samples import Sample, Split, encode_sample
 from lyra.synthesis.shards import pack_files, write_shard
 from lyra.synthesis.streaming import DataSet
+from lyra.training.ladders import DISTILL, MINI, PAPER, SMOKE, Ladder
 from lyra.training.loop import LOG, LoopConfig
 from lyra.training.run_checkpoints import find_checkpoint
 from lyra.training.staged_scenes import DataSetScenes, cut_scene
-from lyra.training.stages import DISTILL, MINI, PAPER, SMOKE, Ladder
 from lyra.training.still_student import SceneSet
 from lyra.training.student_course import Course, make_student, train_student
 from lyra.training.validation import read_validation
@@ -50,6 +52,12 @@ def smooth_pictures(count: int, size: tuple[int, int], generator: torch.Generato
     return torch.nn.functional.interpolate(coarse, size, mode="bicubic").clamp(0, 1)
 
 
+def imagine(engine: Engine, pictures: Tensor, seed: int) -> SyntheticScene:
+    moving = len(pictures) > 1
+    source = Video.of(pictures, (len(pictures) - 1) / engine.config.fps) if moving else [Photo.of(pictures[0])]
+    return imagine_scene(engine, engine.views(source, fov=55.0)[0], seed)
+
+
 def write_data(folder: Path, split: Split, scenes: list[SyntheticScene]) -> None:
     pieces = {}
     for number, scene in enumerate(scenes):
@@ -69,7 +77,7 @@ def data(model: Model, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     engine = Engine(model, "cpu")
 
     def imagined(pictures: int, seed: int) -> SyntheticScene:
-        return imagine_scene(engine, smooth_pictures(pictures, size, generator), seed)
+        return imagine(engine, smooth_pictures(pictures, size, generator), seed)
 
     for name, pictures in (("photos", 1), ("videos", model.config.teacher.frames)):
         write_data(folder / name, "train", [imagined(pictures, seed) for seed in range(1 if pictures > 1 else 2)])
@@ -117,7 +125,7 @@ def test_a_cut_scene_is_the_scene_with_less(model: Model):
     """Its pictures are those of its cameras: what the scene's points show there is what the cut's show."""
     config = replace(model.config.teacher, frames=9)
     picture = smooth_pictures(1, (32, 32), torch.Generator().manual_seed(1))
-    made = imagine_scene(Engine(model, "cpu", config=config), picture, 1)
+    made = imagine(Engine(model, "cpu", config=config), picture, 1)
     decoder = make_student(PAPER_FORM)
     scenes = SceneSet([made], Engine(replace(model, decoder=decoder), "cpu", config=config))
     stage = replace(SMOKE.stages[0], size=(32, 32), frames=5, gap=(4, 7), trajectories=(2,))
@@ -153,7 +161,7 @@ def test_a_stage_that_reads_more_than_clips_have_is_refused(model: Model, data: 
         cut_scene(scenes, 0, PAPER.stages[0], torch.Generator())
 
 
-@pytest.mark.parametrize("form", ["cache", "ray"])
+@pytest.mark.parametrize("form", ["cache", pytest.param("ray", marks=pytest.mark.slow)])
 def test_a_student_climbs_all_stages_and_goes_on_when_killed(
     form: str, model: Model, data: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -8,4 +8,4 @@ export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 exec "${PYTHON:-python}" -m torch.distributed.run --nnodes "${NODES:-2}" --nproc-per-node "${PROCESSES:-gpu}" \
   --rdzv-backend c10d --rdzv-endpoint "${HEAD:?the first machine and a free port of it, as in head:29500}" \
-  --rdzv-id "${RUN_ID:-lyra}" --max-restarts "${RESTARTS:-3}" -m lyra.cli train student "$@"
+  --rdzv-id "${RUN_ID:-lyra}" --max-restarts "${RESTARTS:-3}" -m -- lyra.cli train student "$@"

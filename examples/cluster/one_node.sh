@@ -7,4 +7,4 @@ set -euo pipefail
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 exec "${PYTHON:-python}" -m torch.distributed.run --standalone --nproc-per-node "${PROCESSES:-gpu}" \
-  --max-restarts "${RESTARTS:-3}" -m lyra.cli train student "$@"
+  --max-restarts "${RESTARTS:-3}" -m -- lyra.cli train student "$@"

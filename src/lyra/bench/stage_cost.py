@@ -30,9 +30,9 @@ from lyra.student.moments import with_times
 from lyra.synthesis.imagined import SyntheticScene
 from lyra.tokenizer.tokenizer import encode_frames
 from lyra.training.batches import SampleOrder
+from lyra.training.ladders import GPUS, MINI, PAPER, Stage
 from lyra.training.perceptual import choose_distance
 from lyra.training.sharing import share_loss
-from lyra.training.stages import GPUS, MINI, PAPER, Stage
 from lyra.training.student_course import ask_of_stage, make_student
 from lyra.views.views import Motion, Views
 

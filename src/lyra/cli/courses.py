@@ -37,7 +37,7 @@ def train_by_stages(run: Path, asked: StudentRun, minutes: float | None, device:
         raise LyraError("give the data set that lyra synthesize has made: --data FOLDER")
     from lyra.device.ranks import join_ranks, leave_ranks
     from lyra.models.loading import load
-    from lyra.training.stages import LADDERS
+    from lyra.training.ladders import LADDERS
     from lyra.training.student_course import Course, train_student
 
     ranks = join_ranks()

@@ -17,7 +17,7 @@ from lyra.geometry.cameras import invert_rigid
 from lyra.synthesis.imagined import SyntheticScene
 from lyra.synthesis.streaming import DataSet
 from lyra.tokenizer.tokenizer import encode_frames
-from lyra.training.stages import Stage
+from lyra.training.ladders import Stage
 from lyra.training.still_student import SceneSet
 
 

@@ -33,6 +33,7 @@ from lyra.synthesis.imagined import SyntheticScene
 from lyra.synthesis.streaming import DataSet
 from lyra.training.batches import SampleOrder
 from lyra.training.curves import Curves
+from lyra.training.ladders import Ladder, Stage
 from lyra.training.loop import LoopConfig, fit
 from lyra.training.losses import Terms
 from lyra.training.moving_student import MovingSet, ask_moment, ask_paper_moment
@@ -40,7 +41,6 @@ from lyra.training.perceptual import choose_distance
 from lyra.training.run_checkpoints import find_checkpoint, load_checkpoint
 from lyra.training.sharing import Ask, Sharing, gather_weights, share_loss
 from lyra.training.staged_scenes import DataSetScenes, cut_scene
-from lyra.training.stages import Ladder, Stage
 from lyra.training.still_student import Distance, SceneSet, ask_decoder
 from lyra.training.validation import Validation
 
