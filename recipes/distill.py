@@ -85,7 +85,7 @@ def distill(asked: Distillation) -> None:
     )
     of_student = ("--data", data, "--run", run, "--stages", asked.stages, "--model", asked.model, "--device", "cpu")
     with timed("train", stages):
-        command = [sys.executable, *map(str, (*several, "train", "student", *of_student))]
+        command = [sys.executable, *map(str, (*several, "-m", "--", "lyra.cli", "train", "student", *of_student))]
         subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     with timed("evaluate", stages):
         result = evaluate(asked)

@@ -1,6 +1,10 @@
 """The student's course by stages: the paper's numbers, what a stage reads, and whole runs of the smoke ladder."""
 
 import json
+import os
+import subprocess
+import sys
+import threading
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -250,3 +254,60 @@ def test_the_lpips_term_is_taken_where_its_weights_are(monkeypatch: pytest.Monke
     assert choose_distance(LossWeights()) == (None, LossWeights())
     distance, weights = choose_distance(LossWeights(perceptual=0.5))
     assert isinstance(distance, FeatureDistance) and weights.perceptual == 0.02
+
+
+CLUSTER = Path(__file__).parents[1] / "examples/cluster"
+SRUN = """#!/usr/bin/env bash
+# Two nodes on one machine: what srun would start on each.
+for _ in 1 2; do "$0.node" "${@:2}" & jobs+=($!); done
+for job in "${jobs[@]}"; do wait "$job"; done
+"""
+
+
+def run_script(name: str, *arguments: str, **environment: str) -> None:
+    fixed = {"PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    command = [str(CLUSTER / name), *arguments]
+    known = {**os.environ, **fixed, **environment}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=580, env=known, cwd=CLUSTER.parents[1])
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_the_examples_are_scripts():
+    for path in CLUSTER.iterdir():
+        subprocess.run(["bash", "-n", str(path)], check=True)
+        assert os.access(path, os.X_OK)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["one_node.sh", "each_node.sh", "slurm.sbatch"])
+def test_the_examples_train_as_one_process_does(script: str, data: tuple[Path, Path], model: Model, tmp_path: Path):
+    """On loopback: two processes of one node, or of two nodes with an agent each, by hand or as Slurm starts them."""
+    ladder = ("--data", str(data[0]), "--stages", "smoke", "--model", "smoke", "--device", "cpu")
+    train_student(model, Course(tmp_path / "alone", data[0], SMOKE, device="cpu"))
+    arguments = (*ladder, "--run", str(tmp_path / "run"))
+    if script == "one_node.sh":
+        run_script(script, *arguments, PROCESSES="2")
+    else:
+        tools = tmp_path / "tools"
+        tools.mkdir()
+        for name, text in (
+            ("srun", SRUN),
+            ("srun.node", '#!/usr/bin/env bash\nexec "$@"\n'),
+            ("scontrol", "#!/usr/bin/env bash\necho localhost\n"),
+        ):
+            (tools / name).write_text(text)
+            (tools / name).chmod(0o755)
+        port = str(29500 + os.getpid() % 400)
+        slurm = {"SLURM_JOB_NODELIST": "localhost", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_ID": "7", "PORT": port}
+        known = {"PATH": f"{tools}:{os.environ['PATH']}", "PROCESSES": "1", **slurm}
+        if script == "slurm.sbatch":
+            run_script(script, *arguments, **known)
+        else:
+            known |= {"HEAD": f"localhost:{port}", "NODES": "2"}
+            both = [threading.Thread(target=run_script, args=(script, *arguments), kwargs=known) for _ in range(2)]
+            for one in both:
+                one.start()
+            for one in both:
+                one.join()
+    ours, theirs = (read_rows(tmp_path / name / "student") for name in ("run", "alone"))
+    assert [row["loss"] for row in ours] == pytest.approx([row["loss"] for row in theirs], rel=1e-3)

@@ -1,6 +1,7 @@
 """The training loop resumes exactly; every part trains in a workspace that never sees a test seed."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,7 @@ import lyra.training.world_clips
 import lyra.worlds.input_views
 from lyra.engine.engine import Engine
 from lyra.errors import LyraError
+from lyra.evaluation.run_page import write_run_page
 from lyra.evaluation.still_worlds import FIRST_HELD_OUT_SEED
 from lyra.files.photos import Photo
 from lyra.geometry.sky import is_sky
@@ -285,6 +287,24 @@ def test_the_report_needs_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[st
     train(tmp_path)
     print_report(tmp_path, 3)
     assert "loss" in capsys.readouterr().out
+
+
+def test_a_run_is_one_page_that_needs_nothing(tmp_path: Path):
+    with pytest.raises(LyraError, match="no log"):
+        write_run_page(tmp_path)
+    network = make_network()
+    fit(network, make_loss(network), tmp_path / "part", LOOP, lambda: torch.rand(3, 8, 16))
+    seen = {"step": 6, "psnr": 12.5, "gaussians": 40.0, "opacity": 0.4, "opacities": [2] * 20}
+    (tmp_path / "part/validation.jsonl").write_text(json.dumps(seen) + "\n")
+    (tmp_path / "result.json").write_text(json.dumps({"rows": [{"method": "student", "psnr": 21.25}], "note": "dB"}))
+    for folder in (tmp_path, tmp_path / "part"):
+        page = write_run_page(folder).read_text()
+        assert ("21.25" in page) == (folder == tmp_path)
+        for title in ("Loss", "Norm of the gradient", "Steps a second", "Validation", "Pictures", "Summary"):
+            assert title in page
+        assert "12.5" in page and page.count("<svg") == 4 and "data:image/jpeg;base64," in page
+        outside = [link for link in re.findall(r'(?:src|href)="([^"]+)"', page) if not link.startswith("data:")]
+        assert outside == []
 
 
 TWO = replace(LOOP, steps=2)

@@ -103,7 +103,7 @@ def _plot(drawn: dict[str, list[float]], rows: Sequence[dict[str, Any]], title: 
 
 def _show_validation(seen: Sequence[dict[str, Any]]) -> str:
     shown = [{name: value for name, value in row.items() if name != "opacities"} for row in seen]
-    counts = seen[-1]["opacities"]
+    counts = [float(count) for count in seen[-1]["opacities"]]
     labels = [f"{index / BINS:g}" if index % 4 == 0 else "" for index in range(BINS)]
     plot = draw_lines({"Gaussians": counts}, labels, "Gaussians by opacity", 0.05 * max(counts) or 0.5)
     few = shown if len(shown) <= 12 else [*shown[:: -(-len(shown) // 11)], shown[-1]]
