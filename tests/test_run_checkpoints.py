@@ -92,7 +92,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path):
         signal.signal(signal.SIGXFSZ, heeded)
     assert "\n" not in str(caught.value)
     again = find_checkpoint(tmp_path)
-    assert again == stored and not list((tmp_path / FOLDER).glob(".*"))
+    assert again is not None and again == stored and not list((tmp_path / FOLDER).glob(".*"))
     assert all(torch.equal(value, before[name]) for name, value in load_checkpoint(again).items())
 
 

@@ -42,7 +42,7 @@ def train(
         part: In the order tokenizer, depth, denoiser, decoder, moments. The last two learn from the data sets RUN/clips
             and RUN/videos: lyra synthesize worlds:200000-200119 -o RUN/clips --model RUN/model --held-out 0, and
             moving_worlds:300000-300039 for RUN/videos.
-            "student" is the decoder's whole course by stages on a data set (docs/scale.md), also under torchrun.
+            "student" is the decoder's whole course by stages on a data set (docs/distillation.md), also under torchrun.
         run: Workspace folder: model, data and one run folder a part; runs/SIZE when left out.
         size: Which recipe.
         leg: Length.

@@ -147,7 +147,7 @@ MINI = Ladder(
 _DISTILL_FIRST = replace(_MINI_FIRST, until=200, sizes=(1,), learning_rate=1e-3, warmup=20)
 _DISTILL_SEVERAL = replace(
     _DISTILL_FIRST,
-    **{"name": "six", "until": 360, "frames": 17, "gap": None, "targets": 2, "late": 1.0},
+    **{"name": "six", "until": 280, "frames": 17, "gap": None, "targets": 2, "late": 1.0},
     **{"trajectories": (1, 2, 3, 4, 5, 6)},
 )
 DISTILL = Ladder(
@@ -157,7 +157,7 @@ DISTILL = Ladder(
         **{"token_patch": 4, "splats_per_token": 8, "splat_frames": 1, "far": 30.0, "distance_shift": -3.0},
         **{"max_scale": 0.1, "keep": 0.5},
     ),
-    (_DISTILL_FIRST, _DISTILL_SEVERAL, _prune(_DISTILL_SEVERAL, "six-pruned", 400)),
+    (_DISTILL_FIRST, _DISTILL_SEVERAL, _prune(_DISTILL_SEVERAL, "six-pruned", 300)),
 )
 """Three stages of a small student in the paper's form, from nothing: ``make distill``."""
 
