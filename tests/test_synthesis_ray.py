@@ -113,8 +113,8 @@ def command(inputs: Path, out: Path, *more: str) -> subprocess.Popen:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
-    """Forty inputs and what one process makes of them."""
-    inputs = paint(tmp_path_factory.mktemp("inputs") / "inputs", 40)
+    """Twenty inputs and what one process makes of them."""
+    inputs = paint(tmp_path_factory.mktemp("inputs") / "inputs", 20)
     out = inputs.parent / "alone"
     run = command(inputs, out)
     _, said = run.communicate(timeout=500)

@@ -34,7 +34,7 @@ class SynthesisOptions:
 
 @dataclass(frozen=True)
 class SynthesisRun:
-    """How a data set is made; none of it changes what is made."""
+    """How a data set is made."""
 
     minutes: float | None = None
     """Begin no input after this time; the same command goes on."""
@@ -42,6 +42,8 @@ class SynthesisRun:
     """Look through what is finished first: make what is damaged anew, and try again what was set aside."""
     device: str = "auto"
     """Where the networks work: auto, cpu, cuda or cuda:N."""
+    estimator: str = "auto"
+    """Of depth: the model's own, else Depth Anything, when "auto"; or one of lyra generate --depth."""
     ray: tuple[str, ...] | None = None
     """Many workers by Ray: of this machine, or of the cluster at an address ("auto", or host:port)."""
     workers: int | None = None

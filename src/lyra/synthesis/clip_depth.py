@@ -68,7 +68,7 @@ def align_frames(
     keys = [*range(0, len(frames) - 1, every), len(frames) - 1]
     depths: dict[int, Tensor] = {0: known[0]}
 
-    def lifted(key: int, index: int) -> Tensor:
+    def lifted(key: int, index: int, edges: EdgeFilter | None = edges) -> Tensor:
         """What the frame ``index`` sees of a frame whose depth is found."""
         at = slice(key, key + 1)
         cache = build_cache(frames[at] * 2 - 1, depths[key][None], cameras[at], edges)
@@ -80,6 +80,9 @@ def align_frames(
         depths[key] = _estimate(estimator, frames[key], passed)
         for index in range(before + 1, key):
             near = torch.minimum(lifted(before, index), lifted(key, index))
+            # Around what stands in front the edge filter leaves a rim: there its pixels are better than a guess.
+            rims = torch.minimum(lifted(before, index, None), lifted(key, index, None))
+            near = torch.where(near.isfinite(), near, rims)
             depths[index] = _close(torch.where(known[index].isfinite(), known[index], near))
     return torch.stack([depths[index] for index in range(len(frames))]).clamp(max=MAX_DEPTH)
 

@@ -24,7 +24,7 @@ from lyra.synthesis.planning import Maker, Planned, clip_ids, provenance
 from lyra.synthesis.samples import BACKWARD, Sample, encode_sample
 from lyra.synthesis.shards import pack_files
 from lyra.synthesis.sources import Source
-from lyra.views.drawn import draw_prompt
+from lyra.views.drawn import Drawing, draw_prompt
 from lyra.views.still import find_pose_unit
 from lyra.views.views import Views
 from lyra.worlds import INPUT_FOV
@@ -56,7 +56,7 @@ def make_sample(engine: Engine, planned: Planned, maker: Maker, options: Synthes
         if source.kind == "clips":
             scene, names = _read_published(engine, source)
         else:
-            views = see(engine, source, planned.seed)
+            views = see(engine, source)
             scene = imagine_scene(engine, views, planned.seed, options.trajectories, options.movement, shelf)
             names = [*(["input"] if views.motion else []), *options.trajectories]
             names += [f"{name}{BACKWARD}" for name in options.trajectories] if scene.backward else []
@@ -84,7 +84,7 @@ def looking(engine: Engine, source: Source, seed: int) -> Iterator[None]:
         engine.depth = usual
 
 
-def see(engine: Engine, source: Source, seed: int) -> Views:
+def see(engine: Engine, source: Source) -> Views:
     """What is known of an input: read, drawn or rendered, at the teacher's size.
 
     Raises:
@@ -105,7 +105,8 @@ def see(engine: Engine, source: Source, seed: int) -> Views:
                 raise LyraError(f"{source.place} has changed since the run began: put it back, or begin anew")
             return engine.views(video)[0]
         case "prompt":
-            drawing = draw_prompt(source.place, seed, *size, engine.estimator)
+            drawing = engine.estimator
+            assert isinstance(drawing, Drawing), "inside of looking()"
             return engine.views([Photo.of((drawing.image * 255).round() / 255)])[0]
         case "moving_world":
             clip = render_source_video(int(source.place), config.frames, *size)

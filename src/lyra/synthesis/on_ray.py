@@ -5,6 +5,7 @@ This process alone keeps the books. A worker that ends, with its machine or with
 again; when this process ends, so do its workers, and the next run goes on with what they had finished.
 """
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterator
@@ -15,7 +16,6 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from lyra.engine.engine import Engine
 from lyra.errors import LyraError, MissingExtraError
 from lyra.files.atomic import WritingError
 from lyra.models.loading import load
@@ -23,7 +23,7 @@ from lyra.synthesis.backlog import Backlog
 from lyra.synthesis.choices import SynthesisOptions
 from lyra.synthesis.making import make_sample
 from lyra.synthesis.planning import Maker, Planned
-from lyra.synthesis.production import describe, update
+from lyra.synthesis.production import build_engine, describe, update
 from lyra.teacher import TeacherConfig
 
 LOCAL = "local"
@@ -50,6 +50,8 @@ class Crew:
     options: SynthesisOptions
     folder: Path
     device: str = "auto"
+    estimator: str = "auto"
+    """Of depth, as of ``choose_depth``."""
 
 
 class Worker:
@@ -57,8 +59,8 @@ class Worker:
 
     def __init__(self, crew: Crew):
         self.crew = crew
-        self.engine = Engine(load(crew.model), crew.device, config=crew.teacher)
-        if Maker.of(self.engine.model, crew.teacher) != crew.maker:
+        self.engine = build_engine(load(crew.model), crew.teacher, crew.device, crew.estimator)
+        if Maker.of(self.engine.model, crew.teacher, crew.estimator) != crew.maker:
             raise LyraError(
                 f"model {crew.model!r} is another one on {os.uname().nodename}: put the same on all machines"
             )
@@ -105,7 +107,9 @@ def connected(address: str, workers: int | None) -> Iterator[Any]:
             f"there is no Ray at {address} ({describe(error)}): ray start --head, or --ray alone"
         ) from error
     try:
-        yield ray
+        # Ray prints every worker's end there, whatever it is told of logs; who is made again the bar shows.
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            yield ray
     finally:
         ray.shutdown()
 

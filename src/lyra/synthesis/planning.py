@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 
+from lyra.depth.pretrained import DEPTH_ANYTHING
 from lyra.errors import LyraError
-from lyra.files import write_atomically
+from lyra.files import sha256_file, write_atomically
+from lyra.files.hub import fetch_folder
 from lyra.files.strict_json import to_json
 from lyra.models.model import Model
 from lyra.synthesis.choices import SynthesisOptions
@@ -46,11 +48,21 @@ class Maker:
     teacher: TeacherConfig
 
     @classmethod
-    def of(cls, model: Model, teacher: TeacherConfig | None = None) -> "Maker":
-        """The parts of a model that decide what it imagines, and how it is sampled: its own way when None."""
+    def of(cls, model: Model, teacher: TeacherConfig | None = None, estimator: str = "auto") -> "Maker":
+        """The parts of a model that decide what it imagines.
+
+        Args:
+            model: Whose parts.
+            teacher: How it is sampled; its own way when None.
+            estimator: Of depth, as of ``choose_depth``.
+        """
         parts = ("vae/", "transformer/", "depth/", "text/")
         used = {name: value for name, value in model.config.checksums.items() if name.startswith(parts)}
-        return cls(model.config.name, used or {"weights": _digest(model)}, teacher or model.config.teacher)
+        used = used or {"weights": _digest(model)}
+        if not (estimator == "model" or (estimator == "auto" and "depth" in model.parts)):
+            files = sorted(fetch_folder(DEPTH_ANYTHING if estimator == "auto" else estimator).rglob("*.safetensors"))
+            used = used | {f"estimator/{file.name}": sha256_file(file) for file in files}
+        return cls(model.config.name, used, teacher or model.config.teacher)
 
     def notes(self) -> dict[str, Any]:
         """As JSON."""
@@ -59,7 +71,8 @@ class Maker:
 
 def _digest(model: Model) -> str:
     digest = hashlib.sha256()
-    for module in (model.tokenizer, model.transformer, model.depth):
+    modules = (model.tokenizer, model.transformer, *([model.depth] if "depth" in model.parts else []))
+    for module in modules:
         for tensor in module.state_dict().values():
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

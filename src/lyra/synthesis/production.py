@@ -8,10 +8,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from lyra.device.memory import find_device
 from lyra.engine.engine import Engine
 from lyra.errors import LyraError
 from lyra.files.atomic import WritingError, explain_writing
+from lyra.generate.pipeline import choose_depth
 from lyra.generate.run_folder import LOCK, FolderLock
+from lyra.models.model import Model
 from lyra.synthesis.backlog import Backlog, remove_leftovers, reopen_shard
 from lyra.synthesis.choices import SynthesisOptions
 from lyra.synthesis.making import WORK, make_sample
@@ -20,6 +23,7 @@ from lyra.synthesis.planning import NOTE, Maker, Planned, claim_folder, plan_sam
 from lyra.synthesis.samples import SPLITS
 from lyra.synthesis.shards import check_shard, find_indices, read_index
 from lyra.synthesis.sources import Source
+from lyra.teacher import TeacherConfig
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,22 @@ class Produced:
     """Whether the manifest is written."""
 
 
+def build_engine(model: Model, teacher: TeacherConfig, device: str, estimator: str = "auto") -> Engine:
+    """A model that imagines, where it works.
+
+    Args:
+        model: With tokenizer, teacher and texts; without depth another estimator is taken.
+        teacher: How it is sampled.
+        device: Where it works: auto, cpu, cuda or cuda:N.
+        estimator: Of depth, as of ``choose_depth``.
+
+    Raises:
+        LyraError: a part is missing, or there is no such estimator or device.
+    """
+    model.require("vae", "transformer", "scheduler", "text")
+    return Engine(model, device, config=teacher, depth=choose_depth(model, estimator, find_device(device)))
+
+
 def produce(
     engine: Engine,
     sources: Sequence[Source],
@@ -41,6 +61,7 @@ def produce(
     options: SynthesisOptions | None = None,
     minutes: float = float("inf"),
     repair: bool = False,
+    maker: Maker | None = None,
 ) -> Produced:
     """Makes every sample that a folder lacks, in this process.
 
@@ -51,11 +72,12 @@ def produce(
         options: Everything else that decides the data.
         minutes: None is begun after this time.
         repair: Look through finished shards first and make what is damaged or was set aside.
+        maker: What the samples are named after; the engine's model and its own depth when None.
 
     Raises:
         LyraError: another run is in the folder, it holds another data set, or the disk is full; nothing is lost.
     """
-    options, maker = options or SynthesisOptions(), Maker.of(engine.model, engine.config)
+    options, maker = options or SynthesisOptions(), maker or Maker.of(engine.model, engine.config)
     planned = plan_samples(sources, maker, options)
     with holding(folder, planned, maker, options, minutes, repair) as backlog, showing(backlog) as bar:
         while (item := backlog.take()) is not None:

@@ -3,7 +3,6 @@
 import sys
 from pathlib import Path
 
-from lyra.engine.engine import Engine
 from lyra.errors import LyraError
 from lyra.models.loading import load
 from lyra.models.model import Model
@@ -11,7 +10,7 @@ from lyra.synthesis.choices import SynthesisOptions, SynthesisRun
 from lyra.synthesis.manifest import verify
 from lyra.synthesis.on_ray import LOCAL, Crew, Team, connected
 from lyra.synthesis.planning import Maker, plan_samples
-from lyra.synthesis.production import Produced, count, holding, produce, showing
+from lyra.synthesis.production import Produced, build_engine, count, holding, produce, showing
 from lyra.synthesis.sources import Source, find_inputs
 from lyra.teacher import TeacherConfig
 
@@ -32,14 +31,14 @@ def synthesize_data(
     """
     sources = find_inputs(spec, allow_pickle)
     loaded = load(model)
-    loaded.require("vae", "transformer", "scheduler", "text", "depth")
     config = choose_shape(loaded, size)
+    maker = Maker.of(loaded, config, how.estimator)
     minutes = float("inf") if how.minutes is None else how.minutes
     if how.ray is None:
-        engine = Engine(loaded, how.device, config=config)
-        produced = produce(engine, sources, out, options, minutes, how.repair)
+        engine = build_engine(loaded, config, how.device, how.estimator)
+        produced = produce(engine, sources, out, options, minutes, how.repair, maker)
     else:
-        crew = Crew(model, config, Maker.of(loaded, config), options, out.resolve(), how.device)
+        crew = Crew(model, config, maker, options, out.resolve(), how.device, how.estimator)
         del loaded
         produced = produce_by_many(crew, sources, (*how.ray, LOCAL)[0], how.workers, minutes, how.repair)
     rest = "" if produced.complete else f" of {produced.planned}; the same command goes on"
