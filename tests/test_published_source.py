@@ -12,7 +12,7 @@ from lyra.depth import DepthPrediction
 from lyra.engine.engine import Engine
 from lyra.errors import LyraError
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
-from lyra.geometry.trajectories import trajectory_cameras
+from lyra.geometry.trajectories import TrajectoryName, trajectory_cameras
 from lyra.models.model import Model
 from lyra.models.recipe import SMOKE, create_model
 from lyra.synthesis.choices import SynthesisOptions
@@ -53,7 +53,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Model, Te
         )
     )
     films, paths = {}, {}
-    for number, name in ((0, "left"), (4, "zoom_in")):
+    names: tuple[tuple[int, TrajectoryName], ...] = ((0, "left"), (4, "zoom_in"))
+    for number, name in names:
         cameras = trajectory_cameras(name, 0.4, FRAMES, lens, SIZE, SIZE)
         moved = cameras.camera_to_world.clone()
         moved[:, :3, 3] *= median
