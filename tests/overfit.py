@@ -22,7 +22,8 @@ from lyra.models.model import Model
 from lyra.models.recipe import SMOKE, create_model
 from lyra.models.smoke import build_smoke_model
 from lyra.rendering import render
-from lyra.student.moments import SHOWN, aim, decode_candidates, show_at
+from lyra.student.decoder import CONSIDERED
+from lyra.student.moments import aim, show_at
 from lyra.synthesis.imagined import SyntheticScene
 from lyra.teacher.conditioning import Condition, condition_network
 from lyra.teacher.residual import measure_spread, residual_space
@@ -252,9 +253,9 @@ def _still(data: SceneSet) -> Gaussians:
 def _moment(data: MovingSet, moment: int) -> Gaussians:
     inputs = data.inputs(0)
     shown = show_at(inputs, data.source(0), [moment], data.engine.tokenizer.spec.temporal)
-    candidates = (shown[0] > SHOWN).flatten().nonzero()[:, 0]
+    candidates = (shown[0] > CONSIDERED).flatten().nonzero()[:, 0]
     aimed = aim(inputs, [moment], shown, data.engine.tokenizer)
-    return decode_candidates(data.decoder, aimed, candidates).map(lambda tensor: tensor[0])
+    return data.decoder.at_cells(aimed, candidates).map(lambda tensor: tensor[0])
 
 
 @cache

@@ -23,7 +23,6 @@ from lyra.student.moments import (
     Source,
     aim,
     at_every_frame,
-    decode_candidates,
     decode_moments,
     show_at,
     shrink_source,
@@ -359,10 +358,10 @@ def test_a_decoder_that_has_learned_times_answers_each_target_in_its_own_way(
     candidates = torch.arange(200)
     # Nothing but the target differs.
     same = shown[:1].expand(FRAMES, *shown.shape[1:])
-    answer = decode_candidates(timed, aim(inputs, range(FRAMES), same, smoke.tokenizer), candidates)
+    answer = timed.at_cells(aim(inputs, range(FRAMES), same, smoke.tokenizer), candidates)
     for target in range(1, FRAMES):
         assert (answer.colors[target] - answer.colors[0]).abs().max() > 1e-3
-    alone = decode_candidates(timed, aim(inputs, [3], same[:1], smoke.tokenizer), candidates)
+    alone = timed.at_cells(aim(inputs, [3], same[:1], smoke.tokenizer), candidates)
     assert_close(alone.map(lambda tensor: tensor[0]), answer.map(lambda tensor: tensor[3]))
     one_by_one = series_of(smoke, timed, inputs, source, monkeypatch, batch=1)
     assert_close(series_of(smoke, timed, inputs, source, monkeypatch, batch=3), one_by_one)

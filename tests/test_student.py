@@ -14,7 +14,7 @@ from lyra.geometry.gaussians import Gaussians, matrix_from_quaternion, prune
 from lyra.geometry.trajectories import TRAJECTORY_NAMES, TrajectoryName, trajectory_cameras
 from lyra.models.recipe import MINI
 from lyra.student import DecoderConfig, GaussianDecoder, StudentInputs, decode_scene, prepare_student_inputs
-from lyra.student.decoder import activate_cache, activate_ray, share_kept
+from lyra.student.decoder import CONSIDERED, activate_cache, activate_ray, count_gaussians, share_kept
 from lyra.student.inputs import splat_frame_indices
 from lyra.tokenizer.linear import LinearTokenizer
 from lyra.tokenizer.tokenizer import LatentSpec
@@ -114,13 +114,17 @@ def test_tokens_and_gaussians_are_as_many_as_the_config_says(
 
 
 @torch.no_grad()
-def test_mini_has_four_gaussians_for_every_pixel_before_pruning():
+def test_mini_considers_what_is_new_alone_and_without_novelty_all():
     config = replace(MINI.decoder, width=32, depth=1, state=8)
     teacher = MINI.teacher
     size, channels = (teacher.height, teacher.width), MINI.latent.channels
     clips = make_clips(6, MINI.latent.latent_frames(teacher.frames), size, channels=channels)
-    gaussians = GaussianDecoder(config)(make_inputs(config, clips))
-    assert len(gaussians) >= 4 * teacher.height * teacher.width
+    inputs = make_inputs(config, clips)
+    gaussians = GaussianDecoder(config)(inputs)
+    assert inputs.base is not None
+    assert len(gaussians) == int((inputs.base.fresh > CONSIDERED).sum()) >= teacher.height * teacher.width
+    every = replace(config, novelty=0.0)
+    assert len(GaussianDecoder(every)(inputs)) == inputs.base.fresh.numel() == count_gaussians(every, inputs)
 
 
 def test_gaussians_are_placed_at_the_first_frame_and_evenly_after_it():

@@ -10,19 +10,23 @@ from typing import Any, Literal, cast
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lyra.geometry.gaussians import Gaussians, merge, multiply_quaternions, prune
-from lyra.student.mamba2 import SEGMENT, MambaBlock
-from lyra.student.smoothing import smooth_on_surface
+from lyra.student.attention import AttentionBlock
+from lyra.student.mamba2 import MambaBlock
+from lyra.student.smoothing import smooth_corrections
 from lyra.student.surface import lie_on_surface
+from lyra.student.underlay import find_blocks, lay_under
 
 RAW_CHANNELS = 12
 """distance 1, color 3, scale 3, rotation 4, opacity 1."""
 
 
+CONSIDERED = 0.05
+"""Least ``BaseSurface.novel`` for which a Gaussian of a decoder with novelty is considered at all."""
 PRUNED_VIEWS = 6
 """Clips of a scene that the share of Gaussians is meant for that pruning keeps."""
 
@@ -67,6 +71,11 @@ class DecoderConfig:
     """Of a "cache" decoder: radius in Gaussians within which corrections of place and shape are smooth on a surface."""
     most: int = 0
     """How many it keeps at most, of a still scene; no bound when 0."""
+    underlay: int = 0
+    """Of a "cache" decoder with novelty: side in Gaussians of the blocks of the layer behind the surfaces of a still
+    scene; none when 0."""
+    least_scale: float = -8.0
+    """Of a "cache" decoder: least correction of a Gaussian's scale, a logarithm."""
 
     def __post_init__(self) -> None:
         if not 0 < self.near < self.far:
@@ -149,53 +158,6 @@ class PatchEmbed(nn.Module):
     def forward(self, x: Float[Tensor, "batch channel time height width"]) -> Float[Tensor, "batch token dim"]:
         """Tokens in the order time, row, column."""
         return self.norm(self.proj(x).flatten(2).mT)
-
-
-class Attention(nn.Module):
-    """Full self-attention over all tokens of all views."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
-
-    def forward(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token width"]:
-        """Softmax attention."""
-        q, k, v = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
-        return self.proj(rearrange(F.scaled_dot_product_attention(q, k, v), "b h n d -> b n (h d)"))
-
-
-class MLP(nn.Module):
-    """Two layers with exact GELU."""
-
-    def __init__(self, width: int, ratio: int = 4):
-        super().__init__()
-        self.fc1 = nn.Linear(width, ratio * width)
-        self.fc2 = nn.Linear(ratio * width, width)
-
-    def forward(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token width"]:
-        """Pointwise."""
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
-class AttentionBlock(nn.Module):
-    """Pre-norm transformer block."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.attn = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = MLP(width)
-
-    def forward(self, x: Float[Tensor, "batch token width"]) -> Float[Tensor, "batch token width"]:
-        """Attention, then MLP."""
-        x = x + self.attn(self.norm1(x))
-        if x.shape[1] <= SEGMENT:
-            return x + self.mlp(self.norm2(x))
-        # The MLP's hidden layer is four times the tokens, which a long sequence has no memory for at once.
-        return torch.cat([part + self.mlp(self.norm2(part)) for part in x.split(SEGMENT, dim=1)], dim=1)
 
 
 class GaussianDecoder(nn.Module):
@@ -294,6 +256,8 @@ class GaussianDecoder(nn.Module):
     def forward(self, inputs: StudentInputs, recompute: bool = False) -> Gaussians:
         """All Gaussians of a scene, unpruned, in the order view, time, row, column; geometry in float32.
 
+        A "cache" decoder with novelty gives those alone that show something new, and then the layer behind them.
+
         Args:
             inputs: From ``prepare_student_inputs``.
             recompute: In training, keep only the tokens between blocks and compute the rest again for the gradient.
@@ -319,18 +283,43 @@ class GaussianDecoder(nn.Module):
 
     def _gaussians(self, tokens: Float[Tensor, "batch token width"], inputs: StudentInputs) -> Gaussians:
         raw = self._head(tokens, inputs)
-        raw = raw.float() if raw.dtype in (torch.bfloat16, torch.float16) else raw
-        if self.config.geometry == "cache":
-            gaussians = activate_cache(raw, inputs, self.config)
-        else:
+        base = inputs.base
+        if self.config.geometry == "ray" or base is None:
+            raw = raw.float() if raw.dtype in (torch.bfloat16, torch.float16) else raw
             gaussians = activate_ray(raw, inputs.ray_origins, inputs.ray_directions, self.config)
-        return Gaussians(
-            means=gaussians.means.flatten(1, -2),
-            scales=gaussians.scales.flatten(1, -2),
-            quaternions=gaussians.quaternions.flatten(1, -2),
-            opacities=gaussians.opacities.flatten(1),
-            colors=gaussians.colors.flatten(1, -2),
-        )
+            return gaussians.map(lambda tensor: tensor.flatten(1, 4))
+        considered = base.fresh.amax(0) > CONSIDERED if self.config.novelty else torch.ones_like(base.fresh[0]) > 0
+        return self._at_cells(raw, inputs, considered.flatten().nonzero()[:, 0])
+
+    def at_cells(self, inputs: StudentInputs, cells: Int[Tensor, "splat"]) -> Gaussians:
+        """The Gaussians of some cells of the grid of a "cache" decoder, [target splat], and the layer behind them.
+
+        Args:
+            inputs: Of one scene, with or without target times.
+            cells: Their numbers in the order view, time, row, column, ascending.
+        """
+        return self._at_cells(self.raw_gaussians(inputs), inputs, cells)
+
+    def _at_cells(
+        self,
+        raw: Float[Tensor, "answer view time height width 12"],
+        inputs: StudentInputs,
+        cells: Int[Tensor, "splat"],
+    ) -> Gaussians:
+        base = inputs.base
+        assert base is not None
+        picked = pick_cells(inputs, cells)
+        # A decoder that takes no times answers once, whatever the targets.
+        targets = len(base.fresh) if base.shown is None else len(base.shown)
+        answer = raw.flatten(1, 4)[:, cells, None, None, None]
+        answer = answer.float() if answer.dtype in (torch.bfloat16, torch.float16) else answer
+        gaussians = activate_cache(answer.expand(max(targets, len(raw)), *answer.shape[1:]), picked, self.config)
+        gaussians = gaussians.map(lambda tensor: tensor[:, :, 0, 0, 0])
+        if not self.config.underlay:
+            return gaussians
+        members = find_blocks(cells, base.distance[0], self.config.underlay)
+        origins, normals = (part.flatten(1, 4)[0, cells] for part in (inputs.ray_origins, base.normals))
+        return merge([gaussians, lay_under(gaussians, origins, normals, picked.pixel_angle[0, :, 0], members)])
 
 
 def select_views(inputs: StudentInputs, views: Sequence[int]) -> StudentInputs:
@@ -350,22 +339,28 @@ def select_views(inputs: StudentInputs, views: Sequence[int]) -> StudentInputs:
     )
 
 
-def smooth_corrections(
-    raw: Float[Tensor, "target view time height width 12"],
-    distance: Float[Tensor, "batch view time height width"],
-    radius: int,
-) -> Float[Tensor, "target view time height width 12"]:
-    """The head's output with corrections of distance, scale and rotation smooth on the base surface.
+def pick_cells(inputs: StudentInputs, cells: Int[Tensor, "splat"]) -> StudentInputs:
+    """Some cells of the grid, each as a view of a single cell."""
+    base = inputs.base
+    assert base is not None
 
-    Color and opacity stay free: they tell details, and what is seen of a surface.
-    """
-    places = distance.expand(raw.shape[:-1]).flatten(0, 2).log()
-    fields = rearrange(raw, "b v t h w c -> (b v t) c h w").float()
-    color = slice(1, 4)
-    place = torch.cat([fields[:, :1], fields[:, 4:-1]], dim=1)
-    place = smooth_on_surface(place, places, radius)
-    smooth = torch.cat([place[:, :1], fields[:, color], place[:, 1:], fields[:, -1:]], dim=1)
-    return rearrange(smooth, "(b v t) c h w -> b v t h w c", b=raw.shape[0], v=raw.shape[1])
+    def pick(tensor: Tensor) -> Tensor:
+        return tensor.flatten(1, 4)[:, cells][:, :, None, None, None]
+
+    def repeat(tensor: Tensor) -> Tensor:
+        """Something of as many views, which is not looked at."""
+        return tensor[:, :1].expand(-1, len(cells), *tensor.shape[2:])
+
+    angle = inputs.pixel_angle[..., None, None].expand(-1, *base.distance.shape[1:])
+    return replace(
+        inputs,
+        latents=repeat(inputs.latents),
+        plucker=repeat(inputs.plucker),
+        ray_origins=pick(inputs.ray_origins),
+        ray_directions=pick(inputs.ray_directions),
+        pixel_angle=pick(angle)[..., 0, 0],
+        base=base.map(pick),
+    )
 
 
 def _split(raw: Tensor) -> tuple[Tensor, ...]:
@@ -421,7 +416,7 @@ def activate_cache(
         opacities = opacities * base.shown
     return Gaussians(
         means=inputs.ray_origins + reach * inputs.ray_directions,
-        scales=footprint * lying * (config.base_scale * scale.clamp(max=8).exp()).clamp(max=4),
+        scales=footprint * lying * (config.base_scale * scale.clamp(config.least_scale, 8).exp()).clamp(max=4),
         quaternions=multiply_quaternions(axes.expand_as(turn), turn),
         opacities=opacities,
         colors=(base.color + color).clamp(0, 1),

@@ -11,21 +11,19 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lyra.geometry.cameras import Cameras
 from lyra.geometry.dynamic import DynamicGaussians, separate
 from lyra.geometry.gaussians import Gaussians
-from lyra.student.decoder import GaussianDecoder, StudentInputs, activate_cache, count_gaussians
+from lyra.student.decoder import CONSIDERED, GaussianDecoder, StudentInputs, count_gaussians
 from lyra.student.inputs import encode_times, frame_times
 from lyra.student.surface import is_hidden
 from lyra.tokenizer.tokenizer import Tokenizer
 
 WIDER = 1.15
 """How much wider Gaussians are than a still scene's: fewer lie over each other, and gaps would show when enlarged."""
-SHOWN = 0.05
-"""Least value of ``BaseSurface.shown`` at any moment for which a Gaussian is considered at all."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def show_at(
     points = inputs.ray_origins[0] + base.distance[0][..., None] * inputs.ray_directions[0]
     # What may belong to other moments than its own: at some frames, what a trajectory adds, and the input's backdrop.
     lasting = torch.zeros_like(added, dtype=torch.bool)
-    lasting[:, ::key] = added[:, ::key] > SHOWN
+    lasting[:, ::key] = added[:, ::key] > CONSIDERED
     if bool(still.any()):
         lasting[0] &= ~source.moving
     places = lasting.nonzero()
@@ -168,10 +166,10 @@ def decode_series(
     frames = len(source.depth)
     shown = show_at(inputs, source, range(frames), tokenizer.spec.temporal)
     groups = [range(first, min(first + batch, frames)) for first in range(0, frames, batch)]
-    candidates = (shown.amax(0) > SHOWN).flatten().nonzero()[:, 0]
+    candidates = (shown.amax(0) > CONSIDERED).flatten().nonzero()[:, 0]
     parts = [
-        decode_candidates(
-            decoder, aim(inputs, group, shown[group.start : group.stop], tokenizer).to(device), candidates.to(device)
+        decoder.at_cells(
+            aim(inputs, group, shown[group.start : group.stop], tokenizer).to(device), candidates.to(device)
         ).to("cpu")
         for group in groups
     ]
@@ -181,34 +179,3 @@ def decode_series(
         best = series.opacities.amax(0).argsort(descending=True, stable=True)[:keep]
         series = series.map(lambda tensor: tensor[:, best])
     return series
-
-
-def decode_candidates(decoder: GaussianDecoder, inputs: StudentInputs, candidates: Int[Tensor, "splat"]) -> Gaussians:
-    """Some of the Gaussians of all target times in one pass; the leading axis is the targets'."""
-    raw = decoder.raw_gaussians(inputs)
-    base = inputs.base
-    assert base is not None
-    angle = inputs.pixel_angle[..., None, None].expand(1, *raw.shape[1:-1])
-
-    def pick(tensor: Tensor) -> Tensor:
-        """[batch view time height width (channel)] in the form of views of a single cell each."""
-        return tensor.flatten(1, 4)[:, candidates][:, :, None, None, None]
-
-    def repeat(tensor: Tensor) -> Tensor:
-        """Something else of as many views, which is not looked at."""
-        return tensor[:, :1].expand(-1, len(candidates), *tensor.shape[2:])
-
-    picked = replace(
-        inputs,
-        latents=repeat(inputs.latents),
-        plucker=repeat(inputs.plucker),
-        ray_origins=pick(inputs.ray_origins),
-        ray_directions=pick(inputs.ray_directions),
-        pixel_angle=pick(angle)[..., 0, 0],
-        base=base.map(pick),
-    )
-    # A decoder that takes no times answers once, whatever the targets.
-    targets = 1 if base.shown is None else len(base.shown)
-    answer = pick(raw).float()
-    gaussians = activate_cache(answer.expand(max(targets, len(answer)), *answer.shape[1:]), picked, decoder.config)
-    return gaussians.map(lambda tensor: tensor[:, :, 0, 0, 0])

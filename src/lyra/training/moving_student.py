@@ -16,8 +16,8 @@ from lyra.geometry.gaussians import prune
 from lyra.geometry.trajectories import noise_generator
 from lyra.rendering import render
 from lyra.student import GaussianDecoder, StudentInputs, prepare_student_inputs
-from lyra.student.decoder import select_views
-from lyra.student.moments import SHOWN, Source, aim, at_every_frame, decode_candidates, show_at
+from lyra.student.decoder import CONSIDERED, count_gaussians, select_views
+from lyra.student.moments import Source, aim, at_every_frame, show_at
 from lyra.synthesis.imagined import SyntheticScene
 from lyra.training.kept import keep_some
 from lyra.training.losses import LossWeights, Terms, sum_depth_errors
@@ -127,14 +127,14 @@ def ask_moment(
     paths = 1 + torch.randperm(len(scene.clips) - 1, generator=generator)[:count]
     inputs = select_views(data.inputs(index), [0, *paths.tolist()])
     shown = show_at(inputs, source, [moment], data.engine.tokenizer.spec.temporal)
-    candidates = (shown[0] > SHOWN).flatten().nonzero()[:, 0]
+    candidates = (shown[0] > CONSIDERED).flatten().nonzero()[:, 0]
     with autocast_training(device):
         aimed = aim(inputs, [moment], shown, data.engine.tokenizer).to(device)
-        gaussians = decode_candidates(decoder, aimed, candidates.to(device))
+        gaussians = decoder.at_cells(aimed, candidates.to(device))
     gaussians = gaussians.map(lambda tensor: make_precise(tensor[0]))
     opacity = gaussians.opacities
     if objective.prune:
-        gaussians = prune(gaussians, round(decoder.config.keep * len(gaussians)))
+        gaussians = prune(gaussians, round(decoder.config.keep * count_gaussians(decoder.config, inputs)))
 
     truth, cameras = data.seen(index, moment, objective.backward)
     picks = torch.randperm(len(truth), generator=generator)[: objective.targets].tolist()

@@ -17,7 +17,7 @@ from lyra.geometry.sky import is_sky
 from lyra.geometry.trajectories import noise_generator
 from lyra.rendering import Rendering, render
 from lyra.student import GaussianDecoder, StudentInputs, decode_scene
-from lyra.student.decoder import select_views
+from lyra.student.decoder import count_gaussians, select_views
 from lyra.synthesis.imagined import SyntheticScene
 from lyra.training.kept import keep_some
 from lyra.training.losses import LossWeights, Terms, sum_depth_errors
@@ -139,12 +139,14 @@ def ask_decoder(
     scene, inputs = data.scenes[index], data.inputs(index)
     count = objective.views[int(torch.randint(len(objective.views), (), generator=generator))]
     order = torch.randperm(len(scene.clips), generator=generator)[:count].tolist()
+    chosen = select_views(inputs, order)
+    every = count_gaussians(decoder.config, chosen)
     with autocast_training(device):
-        gaussians = decoder(select_views(inputs, order).to(device), recompute=objective.recompute)
+        gaussians = decoder(chosen.to(device), recompute=objective.recompute)
     gaussians = gaussians.map(lambda tensor: make_precise(tensor[0]))
     opacity = gaussians.opacities
     if objective.prune:
-        gaussians = prune(gaussians, round(decoder.config.keep * len(gaussians)))
+        gaussians = prune(gaussians, round(decoder.config.keep * every))
 
     seen = pick_targets(objective, order, len(scene.clips), len(scene.clips[0].cameras), generator)
     truth = torch.stack([data.video(index, path)[frame] for path, frame in seen]).to(device)
