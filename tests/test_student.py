@@ -115,7 +115,7 @@ def test_tokens_and_gaussians_are_as_many_as_the_config_says(
 
 @torch.no_grad()
 def test_mini_considers_what_is_new_alone_and_without_novelty_all():
-    config = replace(MINI.decoder, width=32, depth=1, state=8)
+    config = replace(MINI.decoder, width=32, depth=1, state=8, underlay=0)
     teacher = MINI.teacher
     size, channels = (teacher.height, teacher.width), MINI.latent.channels
     clips = make_clips(6, MINI.latent.latent_frames(teacher.frames), size, channels=channels)

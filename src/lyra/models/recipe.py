@@ -78,14 +78,18 @@ MINI = Recipe(
         near=0.1,
         far=100.0,
         opacity_shift=0.0,
-        base_scale=0.5,
+        base_scale=0.27,
         max_stretch=3.0,
         novelty=5.0,
         keep=0.2,
+        most=600_000,
+        smooth=8,
+        underlay=2,
+        least_scale=0.0,
     ),
     residual=True,
 )
-"""128 x 128, 17 frames; 98,304 Gaussians, a fifth of one a pixel of every latent frame of six trajectories."""
+"""128 x 128, 17 frames; one Gaussian for every pixel of a latent frame that shows something new, and one behind every four."""
 
 SMOKE = Recipe(
     name="smoke",

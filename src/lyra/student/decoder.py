@@ -288,7 +288,8 @@ class GaussianDecoder(nn.Module):
             raw = raw.float() if raw.dtype in (torch.bfloat16, torch.float16) else raw
             gaussians = activate_ray(raw, inputs.ray_origins, inputs.ray_directions, self.config)
             return gaussians.map(lambda tensor: tensor.flatten(1, 4))
-        considered = base.fresh.amax(0) > CONSIDERED if self.config.novelty else torch.ones_like(base.fresh[0]) > 0
+        novel = base.novel.amax(0)
+        considered = novel > (CONSIDERED if self.config.novelty else -1)
         return self._at_cells(raw, inputs, considered.flatten().nonzero()[:, 0])
 
     def at_cells(self, inputs: StudentInputs, cells: Int[Tensor, "splat"]) -> Gaussians:
