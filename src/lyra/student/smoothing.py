@@ -37,8 +37,7 @@ def smooth_on_surface(
     if radius < _COARSE or any(length % 2 for length in guide.shape[2:]):
         slope, constant = _fit(corrections, fine, radius)
     else:
-        halves = (F.avg_pool2d(field, 2) for field in (corrections, fine))
-        both = torch.stack(_fit(*halves, radius // 2)).flatten(0, 1)
+        both = torch.stack(_fit(F.avg_pool2d(corrections, 2), F.avg_pool2d(fine, 2), radius // 2)).flatten(0, 1)
         size = corrections.shape[2:]
         slope, constant = F.interpolate(both, size, mode="bilinear", align_corners=False).unflatten(0, (2, -1))
     return slope * fine + constant
