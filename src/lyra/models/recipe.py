@@ -89,7 +89,7 @@ MINI = Recipe(
     ),
     residual=True,
 )
-"""128 x 128, 17 frames; one Gaussian a pixel of every latent frame that shows something new, and one behind every four."""
+"""128 x 128, 17 frames; one Gaussian a pixel of latent frames that shows something new, and one behind every four."""
 
 SMOKE = Recipe(
     name="smoke",
