@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lyra.student.decoder import AttentionBlock
+from lyra.student.attention import AttentionBlock
 from lyra.student.mamba2 import MambaBlock
 from lyra.student.selective_scan import scan_segment, selective_scan
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lyra.bench.measure import run_isolated
-from lyra.student.decoder import Attention
+from lyra.student.attention import Attention
 from lyra.student.mamba2 import MambaBlock, Scan
 from lyra.student.selective_scan import has_kernel
 
