@@ -428,3 +428,27 @@ def test_what_the_input_view_shows_is_not_shown_again_by_another_view():
     assert base.novel[0, 1].sum() == 0
     # What is seen behind the square and past the picture's side is new.
     assert 0.05 < base.novel[0, 2, -1].mean() < 0.6
+
+
+@torch.no_grad()
+def test_a_decoder_lays_a_layer_behind_what_it_considers_and_keeps_to_the_least_scale():
+    config = replace(MINI.decoder, width=32, depth=1, state=8, underlay=0, smooth=0, least_scale=-8.0)
+    clips = make_clips(2, 2, (32, 32), channels=MINI.latent.channels)
+    torch.manual_seed(0)
+    decoder = GaussianDecoder(config).eval()
+    # Loud enough that scales go both ways.
+    for parameter in decoder.head.parameters():
+        parameter.mul_(100)
+    inputs = make_inputs(config, clips)
+    surface = decoder(inputs)
+    decoder.config = replace(config, underlay=2)
+    both = decoder(inputs)
+    count = len(surface)
+    assert count < len(both) <= count + count // 4
+    for name in NAMES:
+        torch.testing.assert_close(getattr(both, name)[:, :count], getattr(surface, name))
+    decoder.config = replace(config, least_scale=0.0)
+    bounded = decoder(inputs)
+    changed = (bounded.scales - surface.scales).abs().amax(-1) > 0
+    assert bool(changed.any()) and not bool(changed.all())
+    assert bool((bounded.scales >= surface.scales).all())

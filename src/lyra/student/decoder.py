@@ -72,8 +72,7 @@ class DecoderConfig:
     most: int = 0
     """How many it keeps at most, of a still scene; no bound when 0."""
     underlay: int = 0
-    """Of a "cache" decoder with novelty: side in Gaussians of the blocks of the layer behind the surfaces of a still
-    scene; none when 0."""
+    """Of a "cache" decoder: side in Gaussians of the blocks of the layer behind its surfaces; no layer when 0."""
     least_scale: float = -8.0
     """Of a "cache" decoder: least correction of a Gaussian's scale, a logarithm."""
 
@@ -320,7 +319,8 @@ class GaussianDecoder(nn.Module):
             return gaussians
         members = find_blocks(cells, base.distance[0], self.config.underlay)
         origins, normals = (part.flatten(1, 4)[0, cells] for part in (inputs.ray_origins, base.normals))
-        return merge([gaussians, lay_under(gaussians, origins, normals, picked.pixel_angle[0, :, 0], members)])
+        angle = picked.pixel_angle[0, :, 0]
+        return merge([gaussians, lay_under(gaussians, origins, normals, angle, members, self.config.max_stretch)])
 
 
 def select_views(inputs: StudentInputs, views: Sequence[int]) -> StudentInputs:

@@ -24,8 +24,6 @@ that the layer's could cover is sorted behind them."""
 EVEN = 0.05
 """Largest relative second difference of inverse distance of blocks where a surface goes on: the layer ends before an
 edge, since it would stick out there."""
-MAX_STRETCH = 3.0
-"""How many times longer at most along the slope of the surface."""
 
 
 def lay_under(
@@ -34,6 +32,7 @@ def lay_under(
     normals: Float[Tensor, "splat 3"],
     pixel_angle: Float[Tensor, "splat"],
     members: Int[Tensor, "block square"],
+    max_stretch: float = 3.0,
 ) -> Gaussians:
     """One Gaussian for each block of a surface's, of its mean color and as opaque as its least opaque.
 
@@ -43,6 +42,7 @@ def lay_under(
         normals: Of the surface at the cells, unit length and of either sign, or zero.
         pixel_angle: Side of one cell at distance 1.
         members: The Gaussians of each block, by their numbers; see ``find_blocks``.
+        max_stretch: How many times longer at most along the slope of the surface.
     """
     side = members.shape[1] ** 0.5
     starts = origins[members[:, 0]]
@@ -53,7 +53,7 @@ def lay_under(
     facing = F.normalize(facing.mean(1), dim=-1).expand_as(rays)
     width = distance * pixel_angle[members[:, :1]] * side
     quaternions, cosine = lie_on_surface(facing, rays)
-    stretch = 1 / cosine[..., None].clamp(min=1 / MAX_STRETCH)
+    stretch = 1 / cosine[..., None].clamp(min=1 / max_stretch)
     slope = (stretch.square() - 1).clamp(min=0).sqrt()
     shape = torch.cat([stretch, torch.ones_like(stretch), torch.full_like(stretch, THICKNESS)], dim=-1)
     return Gaussians(

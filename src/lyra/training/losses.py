@@ -4,7 +4,7 @@ Source: ``src/models/utils/loss.py`` of Lyra; golden ``losses``. Where upstream 
 and the mean, and takes the sigmoid of an opacity twice, these do not.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -33,6 +33,13 @@ class Terms:
     """With gradients."""
     counts: dict[str, float] = field(default_factory=dict)
     """Over how many pixels, Gaussians or pictures each sum runs."""
+
+    @staticmethod
+    def of(parts: Mapping[str, tuple[Float[Tensor, ""], float | int]]) -> "Terms":
+        """Terms of (sum, count) by name."""
+        return Terms(
+            {name: total for name, (total, _) in parts.items()}, {name: float(n) for name, (_, n) in parts.items()}
+        )
 
     def mean(self, name: str) -> Float[Tensor, ""]:
         """A term's mean."""

@@ -152,17 +152,18 @@ def ask_moment(
     points = Views(scene.views.images[at], scene.views.depth[at], scene.views.cameras[at])
     known = view_cache(points.cache(data.engine.config.edges), cameras)
     covered = (known.masks[:, 0] > 0).to(device)
-    depth = sum_depth_errors(F.avg_pool2d(rendering.depth, size), known.depth[:, 0].to(device), covered)
-    totals = {"color": (weight * error).sum(), "depth": depth[0], "opacity": opacity.sum()}
-    counts = {"color": float(weight.sum()), "depth": float(depth[1]), "opacity": float(len(opacity))}
+    depth, pixels = sum_depth_errors(F.avg_pool2d(rendering.depth, size), known.depth[:, 0].to(device), covered)
+    parts = {
+        "color": ((weight * error).sum(), float(weight.sum())),
+        "depth": (depth, pixels),
+        "opacity": (opacity.sum(), len(opacity)),
+        "novel": (error[1:].detach().sum(), len(error) - 1),
+        "input": (error[0].detach(), 1),
+        "gaussians": (error.new_tensor(float(len(gaussians))), 1),
+    }
     if features is not None and objective.weights.perceptual:
-        totals["perceptual"] = len(truth) * features(shown_color, truth)
-        counts["perceptual"] = float(len(truth))
-    logged = {"novel": (error[1:].detach().sum(), len(error) - 1), "input": (error[0].detach(), 1)}
-    logged["gaussians"] = (torch.tensor(float(len(gaussians)), device=device), 1)
-    for name, (total, count) in logged.items():
-        totals[name], counts[name] = total, float(count)
-    return Terms(totals, counts)
+        parts["perceptual"] = (len(truth) * features(shown_color, truth), len(truth))
+    return Terms.of(parts)
 
 
 def ask_paper_moment(
@@ -202,11 +203,14 @@ def ask_paper_moment(
     at = slice(moment, moment + 1)
     points = Views(scene.views.images[at], scene.views.depth[at], scene.views.cameras[at])
     known = view_cache(points.cache(engine.config.edges), cameras)
-    depth = sum_depth_errors(rendering.depth, known.depth[:, 0].to(device), (known.masks[:, 0] > 0).to(device))
-    totals = {"color": error.sum(), "depth": depth[0], "opacity": opacity.sum()}
-    counts = {"color": float(error.numel()), "depth": float(depth[1]), "opacity": float(len(opacity))}
+    covered = (known.masks[:, 0] > 0).to(device)
+    depth, pixels = sum_depth_errors(rendering.depth, known.depth[:, 0].to(device), covered)
+    parts = {
+        "color": (error.sum(), error.numel()),
+        "depth": (depth, pixels),
+        "opacity": (opacity.sum(), len(opacity)),
+        "gaussians": (error.new_tensor(float(len(gaussians))), 1),
+    }
     if features is not None and objective.weights.perceptual:
-        totals["perceptual"] = len(truth) * features(rendering.color, truth)
-        counts["perceptual"] = float(len(truth))
-    totals["gaussians"], counts["gaussians"] = torch.tensor(float(len(gaussians)), device=device), 1.0
-    return Terms(totals, counts)
+        parts["perceptual"] = (len(truth) * features(rendering.color, truth), len(truth))
+    return Terms.of(parts)

@@ -158,16 +158,18 @@ def ask_decoder(
     rendering = draw(gaussians, enlarged, background)
     shown = F.avg_pool2d(rendering.color, size)
     known, covered = data.depth(index, seen, cameras)
-    depth = sum_depth_errors(F.avg_pool2d(rendering.depth, size), known.to(device), covered.to(device))
-    totals = {"color": (shown - truth).square().sum(), "depth": depth[0], "opacity": opacity.sum()}
-    counts = {"color": float(truth.numel()), "depth": float(depth[1]), "opacity": float(len(opacity))}
+    depth, pixels = sum_depth_errors(F.avg_pool2d(rendering.depth, size), known.to(device), covered.to(device))
+    parts = {
+        "color": ((shown - truth).square().sum(), truth.numel()),
+        "depth": (depth, pixels),
+        "opacity": (opacity.sum(), len(opacity)),
+        "alpha": (rendering.alpha.detach().mean(), 1),
+        "size": (shown.new_tensor(float(size)), 1),
+        "gaussians": (shown.new_tensor(float(len(gaussians))), 1),
+    }
     if features is not None and objective.weights.perceptual:
-        totals["perceptual"] = len(truth) * features(shown, truth)
-        counts["perceptual"] = float(len(truth))
-    logged = {"alpha": rendering.alpha.detach().mean(), "size": float(size), "gaussians": float(len(gaussians))}
-    for name, value in logged.items():
-        totals[name], counts[name] = torch.as_tensor(value, dtype=shown.dtype, device=device), 1.0
-    return Terms(totals, counts)
+        parts["perceptual"] = (len(truth) * features(shown, truth), len(truth))
+    return Terms.of(parts)
 
 
 def pick_targets(
