@@ -73,20 +73,12 @@ def distill(asked: Distillation) -> None:
     stages: list[dict[str, float | str]] = []
     with timed("synthesize", stages):
         synthesize(asked)
-    several = (
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        asked.processes,
-        "-m",
-        "--",
-        "lyra.cli",
-    )
     of_student = ("--data", data, "--run", run, "--stages", asked.stages, "--model", asked.model, "--device", "cpu")
     with timed("train", stages):
-        command = [sys.executable, *map(str, (*several, "-m", "--", "lyra.cli", "train", "student", *of_student))]
-        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        together = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", asked.processes)
+        # After "--" torchrun reads no options of its own.
+        command = (sys.executable, *together, "-m", "--", "lyra.cli", "train", "student", *of_student)
+        subprocess.run([str(part) for part in command], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     with timed("evaluate", stages):
         result = evaluate(asked)
     result["stages"] = stages
