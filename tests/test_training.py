@@ -297,6 +297,10 @@ def test_a_run_is_one_page_that_needs_nothing(tmp_path: Path):
     seen = {"step": 6, "psnr": 12.5, "gaussians": 40.0, "opacity": 0.4, "opacities": [2] * 20}
     (tmp_path / "part/validation.jsonl").write_text(json.dumps(seen) + "\n")
     (tmp_path / "result.json").write_text(json.dumps({"rows": [{"method": "student", "psnr": 21.25}], "note": "dB"}))
+    # A data set beside it has a log of its own, of samples and not of steps.
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/dataset.json").write_text("{}")
+    (tmp_path / "data" / LOG).write_text('{"id": "a", "seconds": 1.0, "worker": "b"}\n')
     for folder in (tmp_path, tmp_path / "part"):
         page = write_run_page(folder).read_text()
         assert ("21.25" in page) == (folder == tmp_path)

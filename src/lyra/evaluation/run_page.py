@@ -10,6 +10,7 @@ from lyra.evaluation.gallery import data_url
 from lyra.evaluation.report_page import draw_lines, fill_page, make_section, make_table
 from lyra.files import write_atomically
 from lyra.files.images import load_image
+from lyra.synthesis.planning import NOTE
 from lyra.training.loop import LOG
 from lyra.training.validation import BINS, read_validation
 
@@ -35,14 +36,17 @@ def write_run_page(run: Path) -> Path:
     Raises:
         LyraError: there is no log, or the page cannot be written.
     """
-    parts = [run] if (run / LOG).is_file() else sorted(path.parent for path in run.glob(f"*/{LOG}"))
+    found = [run] if (run / LOG).is_file() else sorted(path.parent for path in run.glob(f"*/{LOG}"))
+    # The data that a run learns from may lie beside it, with a log of their own.
+    parts = [part for part in found if not (part / NOTE).exists()]
     if not parts:
         raise LyraError(f"{run} has no {LOG}: give the folder of a run")
     sections = [section for part in parts for section in _describe_part(part, len(parts) > 1)]
     result = run / "result.json"
     if result.is_file():
-        found = json.loads(result.read_text())
-        sections.insert(0, make_section("Held-out scenes", make_table(found["rows"]) + f"<p>{found.get('note', '')}"))
+        scores = json.loads(result.read_text())
+        table = make_table(scores["rows"]) + f"<p>{scores.get('note', '')}</p>"
+        sections.insert(0, make_section("Held-out scenes", table))
     with write_atomically(run / PAGE) as temporary:
         temporary.write_text(fill_page(f"lyra report {run.name}", sections), encoding="utf-8")
     return run / PAGE
