@@ -38,7 +38,7 @@ from lyra.training.parts import (
     train_depth,
     train_tokenizer,
 )
-from lyra.training.report import print_report
+from lyra.training.report import find_parts, print_report
 from lyra.training.run_checkpoints import digest_state, find_checkpoint, load_checkpoint
 from lyra.training.still_student import DecoderObjective
 from lyra.training.world_clips import FIRST_IMAGE_SEED
@@ -283,8 +283,9 @@ def test_samples_show_the_average_and_do_not_disturb_the_run(tmp_path: Path):
 
 def test_the_report_needs_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(LyraError, match="no log"):
-        print_report(tmp_path, 3)
+        find_parts(tmp_path)
     train(tmp_path)
+    assert find_parts(tmp_path) == [tmp_path]
     print_report(tmp_path, 3)
     assert "loss" in capsys.readouterr().out
 

@@ -125,10 +125,8 @@ def report(run: Positional[Path], /, *, rows: int = 20) -> None:
         rows: Lines of the table.
     """
     from lyra.evaluation.run_page import write_run_page
-    from lyra.training.loop import LOG
-    from lyra.training.report import print_report
+    from lyra.training.report import find_parts, print_report
 
-    parts = [run] if (run / LOG).is_file() else sorted(path.parent for path in run.glob(f"*/{LOG}"))
-    for part in parts or [run]:
+    for part in find_parts(run):
         print_report(part, rows)
     print(f"page: {write_run_page(run)}", file=sys.stderr)

@@ -5,13 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lyra.errors import LyraError
 from lyra.evaluation.gallery import data_url
 from lyra.evaluation.report_page import draw_lines, fill_page, make_section, make_table
 from lyra.files import write_atomically
 from lyra.files.images import load_image
-from lyra.synthesis.planning import NOTE
-from lyra.training.loop import LOG
+from lyra.training.report import find_parts, read_log
 from lyra.training.validation import BINS, read_validation
 
 POINTS = 40
@@ -36,11 +34,7 @@ def write_run_page(run: Path) -> Path:
     Raises:
         LyraError: there is no log, or the page cannot be written.
     """
-    found = [run] if (run / LOG).is_file() else sorted(path.parent for path in run.glob(f"*/{LOG}"))
-    # The data that a run learns from may lie beside it, with a log of their own.
-    parts = [part for part in found if not (part / NOTE).exists()]
-    if not parts:
-        raise LyraError(f"{run} has no {LOG}: give the folder of a run")
+    parts = find_parts(run)
     sections = [section for part in parts for section in _describe_part(part, len(parts) > 1)]
     result = run / "result.json"
     if result.is_file():
@@ -53,7 +47,7 @@ def write_run_page(run: Path) -> Path:
 
 
 def _describe_part(part: Path, named: bool) -> list[str]:
-    rows = read_log(part)
+    rows = [row | {"steps a second": 1 / max(row["seconds"], 1e-9)} for row in read_log(part)]
     before = f"{part.name}: " if named else ""
     sections = []
     for title, names in CURVES:
@@ -67,19 +61,6 @@ def _describe_part(part: Path, named: bool) -> list[str]:
     if pictures:
         sections.append(make_section(f"{before}Pictures", _show_pictures(pictures)))
     return [*sections, make_section(f"{before}Summary", make_table([_sum_up(rows)]))]
-
-
-def read_log(part: Path) -> list[dict[str, Any]]:
-    """The lines of a run's log; the last of a live or killed run may be cut short, and is left out.
-
-    Raises:
-        LyraError: the run has not finished a step.
-    """
-    lines = (part / LOG).read_text().splitlines(keepends=True)
-    rows = [json.loads(line) for line in lines if line.endswith("\n")]
-    if not rows:
-        raise LyraError(f"{part / LOG} is empty: the run has not finished a step")
-    return [row | {"steps a second": 1 / max(row["seconds"], 1e-9)} for row in rows]
 
 
 def _means(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
