@@ -15,7 +15,7 @@ from lyra.files.atomic import WritingError, explain_writing
 from lyra.generate.pipeline import choose_depth
 from lyra.generate.run_folder import LOCK, FolderLock
 from lyra.models.model import Model
-from lyra.synthesis.backlog import Backlog, remove_leftovers, reopen_shard
+from lyra.synthesis.backlog import QUARANTINE, Backlog, remove_leftovers, reopen_shard
 from lyra.synthesis.choices import SynthesisOptions
 from lyra.synthesis.making import WORK, make_sample
 from lyra.synthesis.manifest import MANIFEST, write_manifest
@@ -130,7 +130,7 @@ def reopen_damaged(folder: Path) -> None:
         for index in map(read_index, find_indices(folder, split)):
             if check_shard(folder, index):
                 reopen_shard(folder, index.name)
-    (folder / "quarantine.jsonl").unlink(missing_ok=True)
+    (folder / QUARANTINE).unlink(missing_ok=True)
     for attempts in (folder / WORK).glob("*.attempts.json"):
         attempts.unlink()
 
