@@ -26,9 +26,12 @@ def read_log(part: Path) -> list[dict[str, Any]]:
     """The lines of a part's log; the last of a live or killed run may be cut short, and is left out.
 
     Raises:
-        LyraError: the run has not finished a step.
+        LyraError: there is none, or the run has not finished a step.
     """
-    lines = (part / LOG).read_text().splitlines(keepends=True)
+    try:
+        lines = (part / LOG).read_text().splitlines(keepends=True)
+    except FileNotFoundError:
+        raise LyraError(f"{part} has no {LOG}: give the folder of a run") from None
     rows = [json.loads(line) for line in lines if line.endswith("\n")]
     if not rows:
         raise LyraError(f"{part / LOG} is empty: the run has not finished a step")
