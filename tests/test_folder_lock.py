@@ -1,5 +1,6 @@
 """A folder belongs to one run for as long as that lives, and a clip to the run that made it."""
 
+import hashlib
 import json
 import os
 import random
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import EXAMPLE
+from PIL import Image
 
 from lyra.errors import LyraError
 from lyra.files import write_atomically
@@ -184,6 +186,27 @@ def test_a_clip_of_another_run_is_refused_and_one_of_before_believed(tmp_path: P
     assert not (out / LOCK).exists()
 
 
+def test_what_a_run_of_another_photo_saw_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """It ended after it had looked at its photo and before its first clip."""
+
+    def ended(*_, **__):
+        raise RuntimeError("killed")
+
+    smoke, other = build_smoke_model(), tmp_path / "other.png"
+    Image.open(EXAMPLE).transpose(Image.Transpose.ROTATE_180).save(other)
+    options = GenerateOptions(trajectories=("left",), resume=True)
+    generate(smoke, EXAMPLE, tmp_path / "alone", options)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "lyra.engine.engine.Engine.imagine", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("killed"))
+        )
+        with pytest.raises(RuntimeError, match="killed"):
+            generate(smoke, other, tmp_path / "out", options)
+    assert (tmp_path / "out/clips/input.safetensors").is_file()
+    generate(smoke, EXAMPLE, tmp_path / "out", options)
+    assert (tmp_path / "out/scene.ply").read_bytes() == (tmp_path / "alone/scene.ply").read_bytes()
+
+
 def command(photo: Path, out: Path) -> subprocess.Popen:
     arguments = ["generate", str(photo), "-o", str(out), "--model", "smoke", "--trajectories", "left", "--resume"]
     return subprocess.Popen([sys.executable, "-m", "lyra.cli", *arguments], stderr=subprocess.PIPE, text=True)
@@ -221,10 +244,6 @@ def race(folder: Path, photos: list[Path], seed: int, wholes: list[bytes]) -> No
 @pytest.fixture(scope="module")
 def two_photos(tmp_path_factory) -> tuple[list[Path], list[bytes]]:
     """Two photos that are named by their digests, and the scene of each."""
-    import hashlib
-
-    from PIL import Image
-
     folder = tmp_path_factory.mktemp("photos")
     photos, wholes = [], []
     for number, picture in enumerate([Image.open(EXAMPLE), Image.open(EXAMPLE).transpose(Image.Transpose.ROTATE_180)]):

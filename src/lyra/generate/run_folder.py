@@ -188,7 +188,8 @@ def _check_content(out: Path, identity: dict[str, Any], resume: bool) -> None:
     leftovers = [path for path in files if is_leftover(path)]
     # What another process is just writing, a film of the scene for one, may be gone in a moment.
     passing = {path for path in files if is_temporary(path) and path not in leftovers}
-    ours = {marker, out / LOCK, out / "clips/input.safetensors", out / "clips/input.json", *leftovers, *passing}
+    seen = [out / "clips/input.safetensors", out / "clips/input.json"]
+    ours = {marker, out / LOCK, *seen, *leftovers, *passing}
     if set(files) - ours:
         if not resume:
             raise LyraError(f"{out} is not empty: give another folder, or --resume to go on with the run in it")
@@ -197,6 +198,9 @@ def _check_content(out: Path, identity: dict[str, Any], resume: bool) -> None:
         if _read_json(marker) != identity:
             raise LyraError(f"{out} holds a run with another input, model, seed or options: give another folder")
         _check_clips(out, digest_identity(identity))
+    if not marker.is_file() or _read_json(marker) != identity:
+        # A run that failed before its first clip saw another input: this one is to look for itself.
+        leftovers += seen
     # Only now is it known that they are ours.
     for leftover in leftovers:
         leftover.unlink(missing_ok=True)
