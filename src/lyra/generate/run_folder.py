@@ -104,8 +104,10 @@ class FolderLock:
         self._done.set()
         if file is not None:
             # Removed while it is still held: whoever opened it before sees that it has lost its name.
-            self.path.unlink(missing_ok=True)
-            file.close()
+            try:
+                self.path.unlink(missing_ok=True)
+            finally:
+                file.close()
 
     def __enter__(self) -> "FolderLock":
         return self
