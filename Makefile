@@ -12,7 +12,7 @@ INSTALL = if command -v uv >/dev/null; then $(UV) $(1); else .venv/bin/pip insta
 
 RUN ?= runs/distill
 
-.PHONY: scene distill test test-lowest test-slow check docs format clean
+.PHONY: scene distill tables test test-lowest test-slow check docs format clean
 
 scene: .venv/scene.done
 	out="$${OUT:-$$(.venv/bin/python -m lyra.generate.scene_names "$$INPUT")}" && \
@@ -21,6 +21,10 @@ scene: .venv/scene.done
 # The method itself in minutes: synthesis, a student from nothing in three stages and two processes, held-out scenes.
 distill: .venv/dev.done
 	.venv/bin/python recipes/distill.py --run "$(RUN)"
+
+# Every table of docs/results.md that a CPU can make, one after another; what is there of this code is not made again.
+tables: .venv/dev.done
+	OMP_NUM_THREADS=1 .venv/bin/python recipes/tables.py
 
 # Two processes with a thread each, a file's tests in one of them; one file alone runs as it is: pytest tests/test_x.py.
 test: .venv/dev.done

@@ -17,6 +17,7 @@ from lyra.engine.paths import preset_paths
 from lyra.evaluation import psnr
 from lyra.evaluation.still_worlds import FIRST_HELD_OUT_SEED
 from lyra.files.photos import Photo
+from lyra.files.tables import print_rows
 from lyra.geometry.cameras import Cameras, concatenate_cameras, intrinsics_from_fov
 from lyra.models.model import Model
 from lyra.scene.scene import Scene
@@ -52,13 +53,12 @@ def measure_scene(model: Model, seed: int) -> dict[str, float]:
     return found | {f"two seeds, {name}": sum(values) / len(values) for name, values in pairs.items()}
 
 
-def main(model: str = "mini", scenes: int = 8) -> None:
+def main(model: str = "mini", scenes: int = 8, json: bool = False) -> None:
     """Prints means over scenes."""
     loaded = lyra.load(model)
     rows = [measure_scene(loaded, FIRST_HELD_OUT_SEED + index) for index in trange(scenes)]
-    for name in rows[0]:
-        values = [row[name] for row in rows if name in row]
-        print(f"{name:>20} {sum(values) / len(values):.2f} dB")
+    found = {name: [row[name] for row in rows if name in row] for name in rows[0]}
+    print_rows([{"of": name, "psnr": sum(values) / len(values)} for name, values in found.items()], json)
 
 
 if __name__ == "__main__":

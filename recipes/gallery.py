@@ -1,6 +1,7 @@
 """Scenes of a fixed list of pictures, none left out: a row each of the input, three new views, and depth.
 
 python recipes/gallery.py docs/images/gallery.jpg --model mini
+python recipes/gallery.py --pictures photo.jpg other.jpg
 
 Worlds are held out from training; the photographs (scikit-image's, in the public domain or CC0) never enter it.
 """
@@ -17,7 +18,8 @@ from torch import Tensor
 
 import lyra
 from lyra.evaluation import evaluate_scene
-from lyra.files import load_tensors, save_image
+from lyra.files import load_image, load_tensors, save_image
+from lyra.files.tables import print_rows
 from lyra.generate.generator import Generator
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
 from lyra.geometry.trajectories import DISTANCE_RANGES, TrajectoryName, trajectory_cameras
@@ -29,7 +31,7 @@ PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 VIEWS: tuple[TrajectoryName, ...] = ("left", "zoom_out", "zoom_in")
 
 
-def pictures(size: int = 512) -> dict[str, Tensor]:
+def fixed_pictures(size: int = 512) -> dict[str, Tensor]:
     """The list: [3 height width] in [0, 1] by name."""
     camera = Cameras(torch.eye(4)[None], intrinsics_from_fov(55.0, size, size)[None], size, size)
     worlds = {f"world {seed}": render_world(sample_world(seed), camera)[0][0].clamp(0, 1) for seed in WORLDS}
@@ -63,13 +65,34 @@ def show(model: Generator, picture: Tensor, size: int) -> tuple[Tensor, dict[str
         return row(scene, load_tensors(out / "clips/input.safetensors")["image"], size), evaluate_scene(out)
 
 
-def gallery(out: Path, /, model: str = "mini", size: int = 256, columns: int = 2) -> None:
-    """Writes the sheet (PNG or JPEG by its name) and prints each picture's numbers."""
-    loaded, rows = lyra.load(model), []
-    for name, picture in pictures().items():
+def gallery(
+    out: tyro.conf.Positional[Path | None] = None,
+    /,
+    model: str = "mini",
+    size: int = 256,
+    columns: int = 2,
+    pictures: tuple[Path, ...] = (),
+    json: bool = False,
+) -> None:
+    """Writes the sheet (PNG or JPEG by its name) where one is asked for, and prints each picture's numbers.
+
+    Args:
+        out: The sheet.
+        model: What makes the scenes.
+        size: Pixels of a cell.
+        columns: Of the sheet.
+        pictures: In place of the fixed list.
+        json: One JSON object on stdout.
+    """
+    loaded, rows, told = lyra.load(model), [], []
+    chosen = {path.name: load_image(path) for path in pictures} or fixed_pictures()
+    for name, picture in chosen.items():
         cells, numbers = show(loaded, picture, size)
         rows.append(cells)
-        print(name, {key: value for key, value in numbers.items() if key not in ("seconds", "peak_memory_mb")})
+        told.append({"picture": name, **numbers})
+    print_rows(told, json)
+    if out is None:
+        return
     stacks = [torch.cat(rows[start::columns], dim=-2) for start in range(columns)]
     sheet = (torch.cat(stacks, dim=-1) * 255).round().byte().movedim(0, -1).numpy()
     Image.fromarray(sheet).save(out, quality=88)

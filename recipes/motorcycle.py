@@ -21,6 +21,7 @@ import lyra
 from lyra.evaluation import psnr
 from lyra.evaluation.scores import fill_with_nearest, warp_input
 from lyra.files import save_image
+from lyra.files.tables import print_rows
 from lyra.generate.generator import Generator
 from lyra.geometry.cameras import Cameras
 
@@ -73,9 +74,9 @@ def show_right_view(model: Generator, left: Tensor, right: Tensor, report: Path 
     return {name: value for name, (value, _) in found.items()}
 
 
-def main(model: str = "mini", report: Path | None = None) -> None:
+def main(model: str = "mini", report: Path | None = None, json: bool = False) -> None:
     """Prints both comparisons."""
-    loaded = lyra.load(model)
+    loaded, rows = lyra.load(model), []
     left, right, disparity = data.stereo_motorcycle()
     left, right = (torch.from_numpy(x.copy()).movedim(-1, 0).float() / 255 for x in (left, right))
     disparity = torch.from_numpy(disparity.copy()).float() + OFFSET_PX
@@ -87,11 +88,12 @@ def main(model: str = "mini", report: Path | None = None) -> None:
         "ramp": ramp,
         "constant": torch.ones(height, width),
     }.items():
-        print(f"AbsRel {name:>9} {absolute_relative_error(values, disparity):.4f}")
+        rows.append({"of": "depth", "method": name, "absrel": absolute_relative_error(values, disparity)})
     top, side = (height - CROP) // 2, (width - CROP) // 2
     window = (slice(top, top + CROP), slice(side, side + CROP))
     for name, value in show_right_view(loaded, left[:, *window], right[:, *window], report).items():
-        print(f"right view {name:>9} {value:.2f} dB")
+        rows.append({"of": "right view", "method": name, "psnr": value})
+    print_rows(rows, json)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,14 @@ record holds the kind that the noun stands for, in such a color, in sight.
 """
 
 import json
+import sys
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from lyra.errors import LyraError
+from lyra.files.tables import print_rows
 from lyra.worlds.commissions import Shown, draw_commission
 from lyra.worlds.nouns import thing_nouns
 
@@ -44,21 +47,25 @@ def fits(shown: Shown, thing: str, color: str | None) -> bool:
     return same and (color is None or shown.color in COLORS[color].split()) and shown.in_sight
 
 
-def main(prompts: tyro.conf.Positional[Path], seed: int = 0) -> None:
+def main(
+    prompts: tyro.conf.Positional[Path],
+    seed: int = 0,
+    json_: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> None:
     """Draws every prompt at 256 x 192, and prints what is missed and the share that is there."""
     found = total = 0
     for entry in json.loads(prompts.read_text()):
         try:
             shown = draw_commission(entry["prompt"], seed, 192, 256).shown
         except LyraError as error:
-            print(error)
+            print(error, file=sys.stderr)
             shown = ()
         for label in entry["expect"]:
             there = any(fits(thing, label["thing"], label["color"]) for thing in shown)
             found, total = found + there, total + 1
             if not there:
-                print(f"missed: {label['color'] or ''} {label['thing']} in {entry['prompt']!r}")
-    print(f"{found} of {total}: {found / total:.3f}")
+                print(f"missed: {label['color'] or ''} {label['thing']} in {entry['prompt']!r}", file=sys.stderr)
+    print_rows([{"set": prompts.stem, "labelled things": total, "drawn": found, "share": found / total}], json_)
 
 
 if __name__ == "__main__":

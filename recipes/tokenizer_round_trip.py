@@ -17,6 +17,7 @@ import lyra
 from lyra.evaluation import psnr
 from lyra.evaluation.still_worlds import FIRST_HELD_OUT_SEED
 from lyra.files import load_image
+from lyra.files.tables import print_rows
 from lyra.teacher import TeacherConfig
 from lyra.training.signals import Signal, mask_signal, moving_window, plucker_signals, time_signal
 from lyra.training.world_clips import render_world_clip
@@ -47,7 +48,7 @@ def map_signals(teacher: TeacherConfig, worlds: int = 6) -> Iterator[tuple[str, 
     yield "one time", time_signal(torch.full((frames,), 0.4), size, size)
 
 
-def round_trip(photos: tuple[Path, ...], /, model: str = "mini") -> None:
+def round_trip(photos: tuple[Path, ...], /, model: str = "mini", json: bool = False) -> None:
     """Prints the mean of each kind of signal, in dB."""
     loaded = lyra.load(model)
     teacher, found = loaded.config.teacher, {}
@@ -56,9 +57,11 @@ def round_trip(photos: tuple[Path, ...], /, model: str = "mini") -> None:
         decoded, true = loaded.tokenizer.decode(loaded.tokenizer.encode(signal)) / 2 + 0.5, signal / 2 + 0.5
         pair = psnr(decoded[:, :, :1], true[:, :, :1]), psnr(decoded[:, :, 1:], true[:, :, 1:])
         found.setdefault(name, []).append(pair)
+    rows = []
     for name, pairs in found.items():
         first, later = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
-        print(f"{name:>18} {first:.1f} {later:.1f}")
+        rows.append({"signal": name, "first frame": first, "later frames": later})
+    print_rows(rows, json)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -25,6 +26,8 @@ from lyra.evaluation.metrics import psnr
 from lyra.files import save_image
 from lyra.files.photos import load_posed_photos
 from lyra.files.poses import load_posed_images
+from lyra.files.strict_json import to_json
+from lyra.files.tables import format_table
 from lyra.geometry.cameras import Cameras
 from lyra.scene.scene import Scene
 from lyra.views.views import Views
@@ -33,7 +36,7 @@ SCALES = (0.4, 0.5, 0.63, 0.8, 1.0, 1.25, 1.6, 2.0, 2.5)
 """That the scene of one photo is tried at."""
 
 
-def compare_cameras(folder: Path, width: int) -> None:
+def compare_cameras(folder: Path, width: int) -> dict[str, Any]:
     shape = load_posed_images(folder / "transforms.json")[0][1].shown_lens()
     photos, true = load_posed_photos(folder / "transforms.json", round(width * shape.height / shape.width), width)
     began = time.monotonic()
@@ -41,12 +44,13 @@ def compare_cameras(folder: Path, width: int) -> None:
     if found is None:
         sys.exit("no cameras were found")
     errors = score_cameras(found.cameras, true[list(found.placed)])
-    print(
-        f"{len(found.placed)} of {len(photos)} photos posed in {time.monotonic() - began:.0f} s, {len(found.points)} "
-        f"points, {found.error:.2f} pixels; median errors {100 * errors.position:.3f} % of the path and "
-        f"{errors.rotation:.3f} degrees; focal length {float(found.cameras.intrinsics[0, 0]):.1f}, true "
-        f"{float(true.intrinsics[0, 0]):.1f}"
-    )
+    return {
+        **{"photos": len(photos), "posed": len(found.placed), "seconds": time.monotonic() - began},
+        **{"points": len(found.points), "error, pixels": found.error},
+        **{"position, % of the path": 100 * errors.position, "rotation, degrees": errors.rotation},
+        "focal length": float(found.cameras.intrinsics[0, 0]),
+        "true focal length": float(true.intrinsics[0, 0]),
+    }
 
 
 def make_scene(pictures: list[Path], out: Path, size: int) -> tuple[Scene, Views]:
@@ -70,13 +74,19 @@ def main(
     size: int = 512,
     cameras_only: bool = False,
     sheet: Path | None = None,
+    json: bool = False,
 ) -> None:
-    if not cameras_only:
-        compare_scenes(folder, [first + every * index for index in range(count)], size, sheet)
-    compare_cameras(folder, 1024)
+    picked = [first + every * index for index in range(count)]
+    scenes = [] if cameras_only else compare_scenes(folder, picked, size, sheet)
+    cameras = [compare_cameras(folder, 1024)]
+    if json:
+        print(to_json({"rows": cameras, "scenes": scenes}))
+        return
+    print(format_table(cameras))
+    print(format_table(scenes) if scenes else "")
 
 
-def compare_scenes(folder: Path, picked: list[int], size: int, sheet: Path | None) -> None:
+def compare_scenes(folder: Path, picked: list[int], size: int, sheet: Path | None) -> list[dict[str, Any]]:
     paths = [path for path, _ in load_posed_images(folder / "transforms.json")]
     with tempfile.TemporaryDirectory() as temporary:
         scene, views = make_scene([paths[index] for index in picked], Path(temporary) / "several", size)
@@ -90,6 +100,7 @@ def compare_scenes(folder: Path, picked: list[int], size: int, sheet: Path | Non
         score_cameras(views.cameras, true[picked]),
         scene.provenance["timings"],
         alone.provenance["timings"],
+        file=sys.stderr,
     )
     to_scene = fit_similarity(true[picked], views.cameras)
     several = show(scene, to_scene.carry(true[others]))
@@ -100,14 +111,20 @@ def compare_scenes(folder: Path, picked: list[int], size: int, sheet: Path | Non
         frames = show(alone, scaled.carry(true[others]))
         best = max(best, (score(frames, truth), frames), key=lambda pair: pair[0])
     near = [row for row, index in enumerate(others) if min(picked) < index < max(picked)]
-    for name, frames in ((f"{len(picked)} photos", several), ("one photo", best[1])):
-        between = f"{score(frames[near], truth[near]):.2f} at the {len(near)} between"
-        print(f"{name:>10}: {score(frames, truth):.2f} dB at {len(others)} others, {between}")
+    rows = [
+        {
+            "scene of": name,
+            f"{len(others)} others, dB": score(frames, truth),
+            f"the {len(near)} between, dB": score(frames[near], truth[near]),
+        }
+        for name, frames in ((f"{len(picked)} photos", several), ("one photo", best[1]))
+    ]
     if sheet is not None:
-        rows = near[:: max(1, len(near) // 6)][:6]
+        shown = near[:: max(1, len(near) // 6)][:6]
         save_image(
-            torch.cat([torch.cat([group[row] for row in rows], -1) for group in (truth, several, best[1])], -2), sheet
+            torch.cat([torch.cat([group[at] for at in shown], -1) for group in (truth, several, best[1])], -2), sheet
         )
+    return rows
 
 
 if __name__ == "__main__":

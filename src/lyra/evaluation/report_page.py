@@ -67,7 +67,7 @@ def write_report(
 def describe_provenance(model: Model, seed: int, options: Any) -> dict[str, Any]:
     """Commit, model with its checksums, seed, options, versions and machine."""
     return {
-        "commit": _commit(),
+        "commit": find_commit(),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "command": " ".join(sys.argv[1:]),
         "seed": seed,
@@ -81,7 +81,7 @@ def describe_provenance(model: Model, seed: int, options: Any) -> dict[str, Any]
     }
 
 
-def _commit() -> str | None:
+def find_commit() -> str | None:
     """Of the source tree; None where there is none. A tree with changes says so."""
     here = Path(__file__).parent
     try:
