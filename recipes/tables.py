@@ -4,8 +4,8 @@ python recipes/tables.py               # all that a CPU can in three hours, the 
 python recipes/tables.py worlds        # that one, also where it is there
 python recipes/tables.py --plan        # what would be run, and what is left out and why
 
-A finished table is ``docs/results/NAME.json``: command, result, code, commit, date, machine. It is not run again as long
-as command and code are the same. In docs/results.md it stands between ``<!-- table: NAME -->`` and ``<!-- end -->``.
+A finished table is ``docs/results/NAME.json``: command, result, code, commit, date, machine. It is not run again as
+long as command and code are the same. In the page it stands between ``<!-- table: NAME -->`` and ``<!-- end -->``.
 """
 
 import hashlib
@@ -99,6 +99,7 @@ TABLES = (
     Table("fusion", "lyra evaluate ablation fusion --scenes 3", 5, ARMS),
     Table("trajectories", "lyra evaluate ablation trajectories --scenes 2", 6, ARMS),
     Table("worlds", "lyra evaluate worlds", 14, METHODS, detailed=True),
+    Table("worlds-four", "lyra evaluate worlds --scenes 4", 4, METHODS, detailed=True),
     Table(
         "photographs",
         " ".join(("python recipes/gallery.py --pictures examples/room.png", *PHOTOS)),
@@ -114,9 +115,7 @@ TABLES = (
     Table("tokenizer", " ".join(("python recipes/tokenizer_round_trip.py", *PHOTOS)), 1, needs=PHOTOS),
     Table("render", "lyra bench render", 15),
     Table("render-memory", left_out=SCRIPT),
-    Table(
-        "verify", "lyra verify OUT", left_out="needs Chromium; a test of its own does it (tests/test_verification.py)"
-    ),
+    Table("verify", "lyra verify OUT", left_out="needs Chromium; tests/test_verification.py does it"),
     Table("scan-precision", left_out=SCRIPT),
     Table("one-trajectory", left_out="an hour on two cores; `lyra bench decoder` measures blocks and adds them up"),
     Table("teacher-memory", left_out="reckoned from sizes, not measured"),
@@ -168,12 +167,14 @@ def run(table: Table) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory() as folder:
         words = shlex.split(table.command)
+        mark = {"commit": find_commit(), "code": digest_code()}
         report = ("--report", folder) if table.detailed else ()
+        # An ablation goes on where it was, but never with another code's numbers.
+        started = ("--run", f"runs/tables/{mark['code'][:12]}") if "ablation" in words else ()
         places = {"lyra": (sys.executable, "-m", "lyra.cli"), "python": (sys.executable,)}
-        asked = (*places[words[0]], *words[1:], *report, "--json")
+        asked = (*places[words[0]], *words[1:], *report, *started, "--json")
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-        # Before it runs: the files may change meanwhile.
-        mark, began = {"commit": find_commit(), "code": digest_code()}, time.monotonic()
+        began = time.monotonic()
         done = subprocess.run(asked, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment)
         if done.returncode:
             raise LyraError(f"{table.command} failed ({done.returncode}): see above")
@@ -181,12 +182,11 @@ def run(table: Table) -> dict[str, Any]:
         if table.detailed:
             content["scenes"] = condense(json.loads((Path(folder) / "report.json").read_text(encoding="utf-8")))
     machine = describe_machine()
+    told = f"{machine.cores} cores, {machine.instructions}, {machine.memory_gb:.0f} GB, torch {machine.torch}"
     return content | {
         **{"seconds": round(time.monotonic() - began), "date": time.strftime("%Y-%m-%d", time.gmtime())},
         **mark,
-        **{
-            "machine": f"{machine.cores} cores, {machine.instructions}, {machine.memory_gb:.0f} GB, torch {machine.torch}"
-        },
+        "machine": told,
         **{"threads": os.environ.get("OMP_NUM_THREADS"), "load": round(os.getloadavg()[1], 1)},
     }
 
@@ -212,14 +212,10 @@ def show(table: Table, content: Mapping[str, Any]) -> str:
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, int):
-        return f"{value:,}"
-    return (
-        "" if value is None else f"{value:,.0f}" if isinstance(value, float) and abs(value) >= 1000 else _short(value)
-    )
-
-
-def _short(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, int) or (isinstance(value, float) and abs(value) >= 1000):
+        return f"{value:,.0f}"
     return f"{value:.{2 if abs(value) >= 10 else 3}f}" if isinstance(value, float) else str(value)
 
 
