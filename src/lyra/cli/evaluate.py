@@ -54,13 +54,13 @@ def evaluate(
             from one picture each, beside simpler methods. "dynamic": the same on worlds that move, from one video each.
             "mesh": the surfaces of such scenes against the true ones. "posed": a model on real captures: one picture
             of each in, the others compared with what it shows at their cameras. "compare": two reports.
-            "ablation": one of the paper's on held-out worlds, by name: trajectories, steps, fusion or pruning.
+            "ablation": one of the paper's on held-out worlds, by name (docs/evaluation.md).
         folder: The scene's folder; the capture's, or one that holds several (docs/evaluation.md); a report's;
             an ablation's name.
         other: The report that is compared with it.
         json_: One JSON object on stdout.
         model: Which model is measured; mini when left out.
-        scenes: How many worlds; 16, or 8 that move or are meshed, when left out.
+        scenes: How many worlds; 16, or 8 that move or are meshed, or 4 or 12 of an ablation, when left out.
         seed: Of the teacher's noise; 0 when left out.
         capture: Of posed captures.
         report: Folder for a page and its numbers (worlds, posed), or for pictures of worlds that move.
@@ -102,7 +102,7 @@ def _check_places(asked: _Asked) -> None:
     if what == "compare" and (asked.folder is None or asked.other is None):
         raise LyraError("give two reports: lyra evaluate compare A B")
     if what == "ablation" and asked.folder is None:
-        raise LyraError("name the ablation: trajectories, steps, fusion or pruning")
+        raise LyraError("name the ablation: lyra evaluate ablation fusion (or another of docs/evaluation.md)")
     if of_folder and asked.folder is None:
         raise LyraError(f"give the folder: lyra evaluate {what} FOLDER")
     surplus = asked.other if of_folder else asked.folder
@@ -149,7 +149,7 @@ def _measure(asked: _Asked) -> dict[str, Any]:
         from lyra.models.loading import load
 
         place = asked.run or Path("runs/ablations")
-        return run_ablation(load(model or "mini"), str(folder), place, asked.scenes or 4, device=asked.device)
+        return run_ablation(load(model or "mini"), str(folder), place, asked.scenes, device=asked.device)
     return _evaluate_posed(folder, model, asked.seed, asked.capture, asked.report, asked.device)
 
 

@@ -87,6 +87,15 @@ class Ladder:
     decoder: DecoderConfig
     stages: tuple[Stage, ...]
 
+    def unpruned(self) -> "Ladder":
+        """The same steps without pruning, and none of its opacity term."""
+        stages = (replace(s, prune=False, weights=replace(s.weights, opacity=0.0)) for s in self.stages)
+        return Ladder(replace(self.decoder, keep=1.0), tuple(stages))
+
+    def weighed(self, **weights: float) -> "Ladder":
+        """The same stages with other weights of the loss's terms."""
+        return replace(self, stages=tuple(replace(s, weights=replace(s.weights, **weights)) for s in self.stages))
+
     def still(self) -> tuple[Stage, ...]:
         """The stages of photos."""
         return tuple(stage for stage in self.stages if not stage.moving)
@@ -160,6 +169,11 @@ DISTILL = Ladder(
     (_DISTILL_FIRST, _DISTILL_SEVERAL, _prune(_DISTILL_SEVERAL, "six-pruned", 300)),
 )
 """Three stages of a small student in the paper's form, from nothing: ``make distill``."""
+
+_SHORT_FIRST = replace(_DISTILL_FIRST, until=60, batch=2)
+_SHORT_SEVERAL = replace(_DISTILL_SEVERAL, until=100, batch=2)
+SHORT = Ladder(DISTILL.decoder, (_SHORT_FIRST, _SHORT_SEVERAL, _prune(_SHORT_SEVERAL, "six-pruned", 120)))
+"""The same in a minute or two of one core, for ablations, of which each trains several students."""
 
 _SMOKE_FIRST = replace(
     _FIRST,
