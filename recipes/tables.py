@@ -92,12 +92,30 @@ ARMS = {
     **{"arm": "arm", "psnr": "PSNR", "psnr_visible": "visible", "psnr_holes": "holes", "ssim": "SSIM"},
     **{"gaussians": "Gaussians", "difference": "difference", "low": "from", "high": "to", "agrees": "agrees"},
 }
+TAUGHT = {
+    **{
+        "arm": "arm",
+        "psnr": "PSNR",
+        "psnr_by_seed": "by seed",
+        "psnr_teacher": "to the teacher's frames",
+        "ssim": "SSIM",
+    },
+    **{"gaussians": "Gaussians", "render_ms": "ms a view", "difference": "difference", "low": "from", "high": "to"},
+    "agrees": "agrees",
+}
 TABLES = (
     Table("quoted", "src/lyra/evaluation/quoted_rows.json", left_out="quoted, not run"),
     Table("posed", f"lyra evaluate posed {DESK} --most 48", 8, METHODS, needs=(DESK,), detailed=True),
     Table("posed-distance", f"lyra evaluate posed {DESK} --most 48", of="posed", rows=rows_by_distance),
     Table("fusion", "lyra evaluate ablation fusion --scenes 3", 5, ARMS),
     Table("trajectories", "lyra evaluate ablation trajectories --scenes 2", 6, ARMS),
+    *(Table(name, f"lyra evaluate ablation {name}", 10, ARMS) for name in ("steps", "pruning")),
+    Table("multi-view", "lyra evaluate ablation multi-view", 10, TAUGHT),
+    *(Table(name, f"lyra evaluate ablation {name}", 2, TAUGHT) for name in ("no-fusion", "fewer")),
+    *(
+        Table(name, f"lyra evaluate ablation {name}", 6, TAUGHT)
+        for name in ("no-pruning", "no-depth-loss", "transformer", "no-perceptual-loss")
+    ),
     Table("worlds", "lyra evaluate worlds", 14, METHODS, detailed=True),
     Table("worlds-four", "lyra evaluate worlds --scenes 4", 4, METHODS, detailed=True),
     Table(
@@ -208,12 +226,16 @@ def show(table: Table, content: Mapping[str, Any]) -> str:
     lines = [f"| {' | '.join(cells)} |" for cells in (list(columns.values()), ["---"] * len(columns), *body)]
     told = f"*`{content['command']}`, {content['date']}, {content['machine']}, load {content['load']}, "
     told += f"commit {content['commit']}, {content['seconds']} s.*"
+    if "paper" in content["result"]:
+        told += f" *The paper: {content['result']['paper']}.*"
     return "\n".join((told, "", *lines, ""))
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, list):
+        return ", ".join(_cell(part) for part in value)
     if isinstance(value, int) or (isinstance(value, float) and abs(value) >= 1000):
         return f"{value:,.0f}"
     return f"{value:.{2 if abs(value) >= 10 else 3}f}" if isinstance(value, float) else str(value)
