@@ -25,7 +25,7 @@ def test_a_stopped_ablation_goes_on_and_ends_the_same(tmp_path: Path, monkeypatc
     monkeypatch.setitem(ABLATIONS, "fusion", Ablation(arms, "in words", {"1": -1}))
     model = load("smoke")
     first = run_ablation(model, "fusion", tmp_path, scenes=2, seeds=(0,))
-    (tmp_path / "fusion/1/50001-0.json").unlink()
+    (tmp_path / arms[1].key / "50001-0.json").unlink()
     ran = []
     make = ablations._run_arm
     monkeypatch.setattr(ablations, "_run_arm", lambda *a: ran.append(a[1:4]) or make(*a))
@@ -38,7 +38,7 @@ def test_a_stopped_ablation_goes_on_and_ends_the_same(tmp_path: Path, monkeypatc
     assert counts["half"] < counts["6"] or model.decoder.config.keep < 0.5
     assert again["rows"][0]["psnr_low"] <= again["rows"][0]["psnr"] <= again["rows"][0]["psnr_high"]
     assert model.decoder.config == load("smoke").decoder.config
-    file = tmp_path / "fusion/6/50000-0.json"
+    file = tmp_path / arms[0].key / "50000-0.json"
     content = json.loads(file.read_text())
     file.write_text(json.dumps(content | {"of": {"model": "another"}}))
     with pytest.raises(LyraError, match="of another model"):
@@ -95,7 +95,7 @@ def test_students_of_an_ablation_are_taught_once(tmp_path: Path, monkeypatch: py
     assert numbers[0] != numbers[1]
 
     monkeypatch.setattr("lyra.evaluation.lessons.train_student", None)
-    for file in tmp_path.glob("multi-view/*/*.json"):
+    for file in tmp_path.glob("*/5*.json"):
         file.unlink()
     again = run_ablation(model, "multi-view", tmp_path, scenes=1, seeds=(0, 1))
     assert [row["psnr"] for row in again["rows"]] == numbers

@@ -60,7 +60,7 @@ def evaluate(
         other: The report that is compared with it.
         json_: One JSON object on stdout.
         model: Which model is measured; mini when left out.
-        scenes: How many worlds; 16, or 8 that move or are meshed, or 4 or 12 of an ablation, when left out.
+        scenes: How many worlds; 16, or 8 that move or are meshed, or 4 or 8 of an ablation, when left out.
         seed: Of the teacher's noise; 0 when left out.
         capture: Of posed captures.
         report: Folder for a page and its numbers (worlds, posed), or for pictures of worlds that move.

@@ -4,16 +4,17 @@ Every arm sees the same worlds, the same picture, depth and noise, and learns as
 world of an arm is one file: a run that was stopped goes on with the next, and students go on from their checkpoints.
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from tqdm import tqdm
 
@@ -33,9 +34,10 @@ from lyra.geometry.cameras import Cameras, concatenate_cameras, intrinsics_from_
 from lyra.geometry.gaussians import Gaussians, merge
 from lyra.models.model import Model
 from lyra.rendering import render
+from lyra.teacher import TeacherConfig
 from lyra.views.views import Views
 from lyra.worlds import render_world, sample_world
-from lyra.worlds.world import INPUT_FOV, World
+from lyra.worlds.world import INPUT_FOV
 
 # fmt: off
 AblationName = Literal[
@@ -62,6 +64,13 @@ class Arm:
     """All clips in one pass; else each by itself, and the Gaussians put together."""
     lessons: Lessons | None = None
     """Of a student that is trained for it; the model's own when None."""
+
+    @property
+    def key(self) -> str:
+        """What it is, whatever it is called: arms of two ablations may be the same."""
+        lessons = None if self.lessons is None else self.lessons.name
+        what = [self.clips, self.steps, self.keep, self.fused, lessons]
+        return hashlib.sha256(to_json(what).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -147,6 +156,52 @@ ABLATIONS: dict[AblationName, Ablation] = {
 }
 
 
+@dataclass(frozen=True)
+class Place:
+    """A held-out world, and the teacher's clips of its input picture."""
+
+    views: Views
+    clips: Sequence[Clip]
+    seconds: float
+    """That the teacher took."""
+    cameras: Cameras
+    """At which arms are compared with what follows."""
+    colors: Float[Tensor, "view 3 height width"]
+    taught: Float[Tensor, "view 3 height width"]
+    """The teacher's frames."""
+    visible: Bool[Tensor, "view height width"]
+
+
+@dataclass
+class Ground:
+    """What arms share: students that were taught, and places; each is made once."""
+
+    model: Model
+    lessons: Path
+    """Folder of data sets and students."""
+    device: str = "auto"
+    students: dict[tuple[str, int], Model] = field(default_factory=dict)
+    places: dict[tuple[int, int, TeacherConfig], Place] = field(default_factory=dict)
+
+    def student(self, arm: Arm, seed: int) -> Model:
+        """The model with the student that an arm asks for, trained where that is left."""
+        if arm.lessons is None:
+            return self.model
+        key = arm.lessons.name, seed
+        if key not in self.students:
+            taught = teach(self.model, arm.lessons, seed, self.lessons)
+            self.students[key] = replace(self.model, decoder=taught.eval())
+        return self.students[key]
+
+    def place(self, config: TeacherConfig, world: int, seed: int) -> Place:
+        """A world at a teacher's size and steps."""
+        key = world, seed, config
+        if key not in self.places:
+            with Engine(self.model, self.device, config=config) as engine:
+                self.places[key] = _visit(engine, world, seed)
+        return self.places[key]
+
+
 def run_ablation(
     model: Model,
     name: str,
@@ -154,16 +209,18 @@ def run_ablation(
     scenes: int | None = None,
     seeds: Sequence[int] = (0, 1),
     device: str = "auto",
+    ground: Ground | None = None,
 ) -> dict[str, Any]:
     """Runs what is left of an ablation, and tells what came out.
 
     Args:
         model: All parts.
         name: Of ``ABLATIONS``.
-        folder: Where finished worlds lie, ``NAME/ARM/WORLD-SEED.json``, and of students ``lessons``.
-        scenes: How many worlds; 4, or 12 with students that are trained for it.
+        folder: Where finished worlds lie, ``ARM/WORLD-SEED.json``, and of students ``lessons``.
+        scenes: How many worlds; 4, or 8 with students that are trained for it.
         seeds: Of the teacher's noise, and of the students' first weights and draws.
         device: Where the networks run.
+        ground: What arms share, also between ablations.
 
     Returns:
         ``rows``, one an arm: means over worlds, seeds and views, the difference of PSNR from the first arm with its
@@ -175,17 +232,16 @@ def run_ablation(
     if name not in ABLATIONS:
         raise LyraError(f"there is no ablation {name!r}: give one of {', '.join(ABLATIONS)}")
     ablation: Ablation = ABLATIONS[name]
-    scenes = scenes or (12 if ablation.trained else 4)
+    scenes = scenes or (8 if ablation.trained else 4)
     found: dict[str, list[dict[str, Any]]] = {}
     of_model = {"model": model.config.name, "checksums": dict(model.config.checksums or {})}
-    student = partial(_find_student, model, folder / "lessons", cache={})
+    shared = ground or Ground(model, folder / "lessons", device)
     for arm in tqdm(ablation.arms, desc=name):
-        mark = of_model | ({} if arm.lessons is None else {"lessons": arm.lessons.name})
         for index in range(scenes):
             for seed in seeds:
-                file = folder / name / arm.name.replace(" ", "_") / f"{FIRST_HELD_OUT_SEED + index}-{seed}.json"
-                make = partial(_run_arm, student, arm, FIRST_HELD_OUT_SEED + index, seed, device)
-                found.setdefault(arm.name, []).append(_kept(file, mark, make))
+                file = folder / arm.key / f"{FIRST_HELD_OUT_SEED + index}-{seed}.json"
+                make = partial(_run_arm, shared, arm, FIRST_HELD_OUT_SEED + index, seed)
+                found.setdefault(arm.name, []).append(_kept(file, of_model, make))
     return {"scenes": scenes, "seeds": list(seeds), "rows": _rows(ablation, found, len(seeds)), "paper": ablation.paper}
 
 
@@ -194,7 +250,7 @@ def _kept(file: Path, mark: Mapping[str, Any], make: Callable[[], dict[str, Any]
     if file.is_file():
         content = json.loads(file.read_text(encoding="utf-8"))
         if content.get("of") != mark:
-            raise LyraError(f"{file} is of another model or other lessons: give another --run folder")
+            raise LyraError(f"{file} is of another model: give another --run folder")
         return content["numbers"]
     numbers = make()
     with write_atomically(file) as temporary:
@@ -202,47 +258,31 @@ def _kept(file: Path, mark: Mapping[str, Any], make: Callable[[], dict[str, Any]
     return numbers
 
 
-def _find_student(model: Model, folder: Path, arm: Arm, seed: int, cache: dict[tuple[str, int], Model]) -> Model:
-    """The model with the student that an arm asks for, trained where that is left."""
-    if arm.lessons is None:
-        return model
-    key = arm.lessons.name, seed
-    if key not in cache:
-        cache[key] = replace(model, decoder=teach(model, arm.lessons, seed, folder).eval())
-    return cache[key]
-
-
-def _run_arm(find: Callable[[Arm, int], Model], arm: Arm, world_seed: int, seed: int, device: str) -> dict[str, Any]:
-    model = find(arm, seed)
+def _run_arm(ground: Ground, arm: Arm, world_seed: int, seed: int) -> dict[str, Any]:
+    model = ground.student(arm, seed)
     config = model.config.teacher if arm.steps is None else replace(model.config.teacher, steps=arm.steps)
     if arm.lessons is not None:
         config = replace(config, height=arm.lessons.size, width=arm.lessons.size)
+    place = ground.place(config, world_seed, seed)
     own = model.decoder.config
     model.decoder.config = own if arm.keep is None else replace(own, keep=arm.keep)
     try:
-        with Engine(model, device, config=config) as engine, torch.no_grad():
-            world, views, camera, depth = _see_world(engine, world_seed)
+        with Engine(model, ground.device, config=config) as engine:
             began = time.monotonic()
-            paths = preset_paths(seed, config.frames, config.height, config.width)
-            [clips] = engine.imagine(views, paths, seed, quiet=True)
-            gaussians = _decode(engine, arm, clips, views)
-            seconds = time.monotonic() - began
-            picks = sorted({min(pick, config.frames - 1) for pick in PICKS})
-            taught = torch.cat([engine.frames(clip)[picks] for clip in clips])
+            gaussians = _decode(engine, arm, place.clips, place.views)
+            seconds = time.monotonic() - began + place.seconds
     finally:
         model.decoder.config = own
-    cameras = concatenate_cameras([clip.cameras[picks] for clip in clips])
-    colors, depths = render_world(world, cameras)
-    visible = visible_from(depth, camera, depths, cameras)
-    shown = render(gaussians, cameras).color.clamp(0, 1)
-    drawing = best_time(lambda: render(gaussians, cameras))
+    colors, visible = place.colors, place.visible[:, None]
+    shown = render(gaussians, place.cameras).color.clamp(0, 1)
+    drawing = 1000 * best_time(lambda: render(gaussians, place.cameras)) / len(colors)
     return {
         "psnr": [psnr(a, b) for a, b in zip(shown, colors, strict=True)],
         "ssim": [ssim(a, b) for a, b in zip(shown, colors, strict=True)],
-        "psnr_teacher": [psnr(a, b) for a, b in zip(shown, taught, strict=True)],
-        "psnr_visible": [psnr(shown, colors, visible[:, None])],
-        "psnr_holes": [psnr(shown, colors, ~visible[:, None])],
-        **{"gaussians": [len(gaussians)], "render_ms": [1000 * drawing / len(cameras)], "seconds": [seconds]},
+        "psnr_teacher": [psnr(a, b) for a, b in zip(shown, place.taught, strict=True)],
+        "psnr_visible": [psnr(shown, colors, visible)],
+        "psnr_holes": [psnr(shown, colors, ~visible)],
+        **{"gaussians": [len(gaussians)], "render_ms": [drawing], "seconds": [seconds]},
     }
 
 
@@ -256,14 +296,22 @@ def best_time(call: Callable[[], Any], repeats: int = 3) -> float:
     return min(times)
 
 
-def _see_world(engine: Engine, seed: int) -> tuple[World, Views, Cameras, Float[Tensor, "height width"]]:
-    """A held-out world, and what is known of its input picture at the true scale."""
-    config, world = engine.config, sample_world(seed)
+@torch.no_grad()
+def _visit(engine: Engine, world_seed: int, seed: int) -> Place:
+    """A held-out world: what is known of its input picture at the true scale, the teacher's clips, and the truth."""
+    config, world = engine.config, sample_world(world_seed)
     intrinsics = intrinsics_from_fov(INPUT_FOV, config.height, config.width)
     camera = Cameras(torch.eye(4)[None], intrinsics[None], config.height, config.width)
     color, depth = render_world(world, camera)
-    views, _ = engine.views([Photo.of(color[0])], fov=INPUT_FOV)
-    return world, to_true_scale(views, depth[0]), camera, depth[0]
+    views = to_true_scale(engine.views([Photo.of(color[0])], fov=INPUT_FOV)[0], depth[0])
+    began = time.monotonic()
+    [clips] = engine.imagine(views, preset_paths(seed, config.frames, config.height, config.width), seed, quiet=True)
+    seconds = time.monotonic() - began
+    picks = sorted({min(pick, config.frames - 1) for pick in PICKS})
+    taught = torch.cat([engine.frames(clip)[picks] for clip in clips])
+    cameras = concatenate_cameras([clip.cameras[picks] for clip in clips])
+    colors, depths = render_world(world, cameras)
+    return Place(views, clips, seconds, cameras, colors, taught, visible_from(depth[0], camera, depths, cameras))
 
 
 def _decode(engine: Engine, arm: Arm, clips: Sequence[Clip], views: Views) -> Gaussians:
