@@ -45,6 +45,7 @@ def evaluate(
     capture: Annotated[CaptureOptions, arg(name="")] = CaptureOptions(),
     report: Path | None = None,
     run: Path | None = None,
+    optimize: int | None = None,
     device: str = "auto",
 ) -> None:
     """Measures a scene, or a model.
@@ -65,9 +66,10 @@ def evaluate(
         capture: Of posed captures.
         report: Folder for a page and its numbers (worlds, posed), or for pictures of worlds that move.
         run: Of an ablation: folder of what is finished, from which it goes on; runs/ablations when left out.
+        optimize: Of worlds: also Gaussians optimized on each scene's clips, in so many steps (slow; 300 are some).
         device: Where the networks run: auto, cpu, cuda or cuda:N.
     """
-    asked = _Asked(what, folder, other, model, scenes, seed, capture, report, run, device)
+    asked = _Asked(what, folder, other, model, scenes, seed, capture, report, run, optimize, device)
     _check_places(asked)
     _check_options(asked)
     numbers = _measure(asked)
@@ -94,6 +96,7 @@ class _Asked:
     capture: CaptureOptions
     report: Path | None
     run: Path | None
+    optimize: int | None
     device: str
 
 
@@ -127,6 +130,8 @@ def _check_options(asked: _Asked) -> None:
         raise LyraError(f"{given}: of captures alone; leave it out, or evaluate posed FOLDER")
     if capture.index is not None and (capture.input_frame, capture.stride, capture.most) != (None, None, None):
         raise LyraError("an index says which frames: leave out --input-frame, --stride and --most")
+    if asked.optimize is not None and (what != "worlds" or asked.optimize < 1):
+        raise LyraError("--optimize is of evaluate worlds, and counts steps: give at least 1, or leave it out")
     if any(value is not None and value < 1 for value in (capture.stride, capture.most)):
         raise LyraError("--stride and --most count frames: give at least 1")
 
@@ -134,7 +139,7 @@ def _check_options(asked: _Asked) -> None:
 def _measure(asked: _Asked) -> dict[str, Any]:
     folder, model = asked.folder, asked.model
     if folder is None:
-        return _evaluate_worlds(asked.what, model, asked.scenes, asked.seed, asked.report, asked.device)
+        return _evaluate_worlds(asked)
     if asked.what == "scene":
         from lyra.evaluation import evaluate_scene
 
@@ -173,14 +178,13 @@ def _evaluate_posed(
     return numbers
 
 
-def _evaluate_worlds(
-    what: What, model: str | None, scenes: int | None, seed: int | None, report: Path | None, device: str
-) -> dict:
+def _evaluate_worlds(asked: _Asked) -> dict:
     from lyra.engine.engine import Engine
     from lyra.models.loading import load
 
-    engine = Engine(load(model or "mini"), device)
-    chosen: dict[str, Any] = {name: value for name, value in (("scenes", scenes), ("seed", seed)) if value is not None}
+    engine, what, report = Engine(load(asked.model or "mini"), asked.device), asked.what, asked.report
+    given = {"scenes": asked.scenes, "seed": asked.seed, "optimize": asked.optimize}
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if what == "worlds":
         from lyra.evaluation.still_worlds import WorldsOptions
 

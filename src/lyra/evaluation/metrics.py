@@ -16,7 +16,14 @@ def psnr(prediction: Float[Tensor, "*image"], truth: Float[Tensor, "*image"], ma
 
 
 def ssim(first: Float[Tensor, "3 height width"], second: Float[Tensor, "3 height width"]) -> float:
-    """Structural similarity of two images in [0, 1]: Gaussian window of 11 pixels, sigma 1.5.
+    """The same as ``structural_similarity``, as a number."""
+    return structural_similarity(first, second).item()
+
+
+def structural_similarity(
+    first: Float[Tensor, "3 height width"], second: Float[Tensor, "3 height width"]
+) -> Float[Tensor, ""]:
+    """Structural similarity of two images in [0, 1]: Gaussian window of 11 pixels, sigma 1.5; gradients flow.
 
     Source: Wang et al. 2004, with the settings of Lyra's evaluation.
     """
@@ -33,4 +40,4 @@ def ssim(first: Float[Tensor, "3 height width"], second: Float[Tensor, "3 height
     c1, c2 = 0.01**2, 0.03**2
     ratio = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     ratio = ratio / ((mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2))
-    return ratio.mean().item()
+    return ratio.mean()
