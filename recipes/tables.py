@@ -81,6 +81,36 @@ class Table:
     """Numbers of every scene are kept too (of ``lyra evaluate``'s reports)."""
     left_out: str = ""
     """Why it is not made again."""
+    gathered: bool = False
+    """Shows what others found, in place of a result of its own."""
+
+
+CLAIMS = (
+    ("several clips read together, not each by itself", "24.77, 17.73", "no-fusion"),
+    ("the teacher's clips to learn from, not true views alone", "24.77, 19.08", "multi-view"),
+    ("with the depth loss, and without", "better with it", "no-depth-loss"),
+    ("with the perceptual loss, and without", "better with it", "no-perceptual-loss"),
+    ("pruned, and all Gaussians", "equal; 18, 30 ms a view", "no-pruning"),
+    ("Mamba-2 mostly, and attention alone", "1, 6.5 times the time", "transformer"),
+    ("six clips, and one", "no table", "fewer"),
+)
+"""What the paper's ablations say, with its numbers (PSNR where nothing else is said), and the table of ours."""
+
+
+def gather_claims() -> Rows:
+    """The paper's ablations beside ours, first arm and last."""
+    rows = []
+    for what, paper, name in CLAIMS:
+        content = read(BY_NAME[name])
+        row: dict[str, Any] = {"what is compared": what, "the paper": paper, "ours, PSNR": "not run"}
+        if content is not None:
+            first, *_, last = content["result"]["rows"]
+            row["ours, PSNR"] = [first["psnr"], last["psnr"]]
+            row |= {"ms a view": [first["render_ms"], last["render_ms"]], "seeds": len(content["result"]["seeds"])}
+            row |= {"difference": last["difference"], "from": last["low"], "to": last["high"]}
+            row["agrees"] = last["agrees"]
+        rows.append(row)
+    return rows
 
 
 METHODS = {
@@ -105,6 +135,7 @@ TAUGHT = {
 }
 TABLES = (
     Table("quoted", "src/lyra/evaluation/quoted_rows.json", left_out="quoted, not run"),
+    Table("beside", "make tables", gathered=True),
     Table("posed", f"lyra evaluate posed {DESK} --most 48", 8, METHODS, needs=(DESK,), detailed=True),
     Table("posed-distance", f"lyra evaluate posed {DESK} --most 48", of="posed", rows=rows_by_distance),
     Table("fusion", "lyra evaluate ablation fusion --scenes 3", 5, ARMS),
@@ -220,15 +251,18 @@ def condense(report: Mapping[str, Any]) -> Rows:
 
 def show(table: Table, content: Mapping[str, Any]) -> str:
     """A table in Markdown, under what it is of."""
-    rows = table.rows(content["result"])
-    columns = table.columns or {key: key.replace("_", " ") for row in rows for key in row}
-    body = [[_cell(row.get(key)) for key in columns] for row in rows]
-    lines = [f"| {' | '.join(cells)} |" for cells in (list(columns.values()), ["---"] * len(columns), *body)]
+    lines = _lines(table.rows(content["result"]), table.columns)
     told = f"*`{content['command']}`, {content['date']}, {content['machine']}, load {content['load']}, "
     told += f"commit {content['commit']}, {content['seconds']} s.*"
     if "paper" in content["result"]:
         told += f" *The paper: {content['result']['paper']}.*"
     return "\n".join((told, "", *lines, ""))
+
+
+def _lines(rows: Rows, columns: Mapping[str, str] | None = None) -> list[str]:
+    shown = columns or {key: key.replace("_", " ") for row in rows for key in row}
+    body = [[_cell(row.get(key)) for key in shown] for row in rows]
+    return [f"| {' | '.join(cells)} |" for cells in (list(shown.values()), ["---"] * len(shown), *body)]
 
 
 def _cell(value: Any) -> str:
@@ -248,6 +282,8 @@ def fill(page: str) -> str:
         table = BY_NAME.get(found["name"])
         if table is None:
             raise LyraError(f"docs/results.md has a table {found['name']!r} that recipes/tables.py does not know")
+        if table.gathered:
+            return found[1] + "\n".join((*_lines(gather_claims()), ""))
         content = None if table.left_out else read(table)
         return found[0] if content is None else found[1] + show(table, content)
 
@@ -268,8 +304,8 @@ def make_tables(names: tyro.conf.Positional[tuple[str, ...]] = (), /, plan: bool
     chosen: Sequence[Table] = [BY_NAME[name] for name in names] or TABLES
     for table in chosen:
         reason = why_not(table)
-        if table.of:
-            print(f"{table.name}: with {table.of}")
+        if table.of or table.gathered:
+            print(f"{table.name}: with {table.of or 'the others'}")
             continue
         if reason:
             print(f"{table.name}: left out: {reason}")

@@ -87,24 +87,24 @@ def test_students_of_an_ablation_are_taught_once(tmp_path: Path, monkeypatch: py
     arms = (base, true_views, replace(base, name="1", clips=1))
     monkeypatch.setitem(ABLATIONS, "multi-view", Ablation(arms, "in words", {"true views alone": -1}))
     model = load("smoke")
-    result = run_ablation(model, "multi-view", tmp_path, scenes=1, seeds=(0, 1))
+    result = run_ablation(model, "multi-view", tmp_path, scenes=1, seeds=(0,))
     students = sorted(path.name for path in (tmp_path / "lessons").glob("student-*"))
-    assert len(students) == 4 and len({name.rpartition("-")[0] for name in students}) == 2
-    assert [len(row["psnr_by_seed"]) for row in result["rows"]] == [2, 2, 2]
+    assert len(students) == 2 and len({name.rpartition("-")[0] for name in students}) == 2
+    assert [len(row["psnr_by_seed"]) for row in result["rows"]] == [1, 1, 1]
     numbers = [row["psnr"] for row in result["rows"]]
     assert numbers[0] != numbers[1]
 
     monkeypatch.setattr("lyra.evaluation.lessons.train_student", None)
     for file in tmp_path.glob("*/5*.json"):
         file.unlink()
-    again = run_ablation(model, "multi-view", tmp_path, scenes=1, seeds=(0, 1))
+    again = run_ablation(model, "multi-view", tmp_path, scenes=1, seeds=(0,))
     assert [row["psnr"] for row in again["rows"]] == numbers
 
 
 def test_true_views_are_the_world_s(tmp_path: Path):
     """The same worlds, cameras and order as the teacher's clips; frames as near as the tokenizer comes."""
-    model = load("mini")
-    lessons = Lessons(worlds=1, size=64)
+    model = load("smoke")
+    lessons = replace(TINY, worlds=1)
     imagined = imagine_data(model, lessons, tmp_path / "imagined")
     rendered = DataSet(render_data(model, lessons, imagined, tmp_path / "rendered"))
     assert rendered.ids == DataSet(imagined).ids
@@ -113,6 +113,7 @@ def test_true_views_are_the_world_s(tmp_path: Path):
     for clip, taught, depth in zip(scene.clips, other.clips, scene.depth, strict=True):
         assert (clip.cameras.camera_to_world == taught.cameras.camera_to_world).all()
         color, true = render_world(world, clip.cameras)
-        assert psnr(decode_frames(model.tokenizer, clip.latents), color) > 25
+        shown = decode_frames(model.tokenizer, clip.latents)
+        assert psnr(shown, color) > psnr(decode_frames(model.tokenizer, taught.latents), color) + 1
         assert (depth - true).abs().max() < 0.01 * true.max()
     assert other.depth == ()

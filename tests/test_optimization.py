@@ -5,10 +5,13 @@ import torch
 from command_line import run_here
 
 from lyra.cache.warp import EdgeFilter, build_cache
+from lyra.engine.engine import Engine
 from lyra.evaluation.metrics import psnr
 from lyra.evaluation.optimization import Optimization, optimize_clips, optimize_gaussians, start_gaussians
+from lyra.evaluation.still_worlds import WorldsOptions, evaluate_worlds
 from lyra.geometry.cameras import Cameras, concatenate_cameras, intrinsics_from_fov
 from lyra.geometry.trajectories import trajectory_cameras
+from lyra.models.loading import load
 from lyra.rendering import render
 from lyra.worlds import render_world, sample_world
 
@@ -48,6 +51,6 @@ def test_steps_are_of_worlds_and_counted(what: str, steps: str):
 
 
 def test_a_row_and_its_seconds_are_there():
-    done = run_here("evaluate", "worlds", "--optimize", "2", "--scenes", "1", "--model", "smoke", "--json")
-    assert done.returncode == 0, done.stderr
-    assert '"optimized"' in done.stdout and '"seconds"' in done.stdout
+    result = evaluate_worlds(Engine(load("smoke"), "cpu"), WorldsOptions(scenes=1, stride=2, optimize=2))
+    assert result["rows"][-1]["method"] == "optimized" and result["rows"][-1]["psnr"] > 10
+    assert set(result["seconds"]) == {"student", "optimized"} and min(result["seconds"].values()) > 0

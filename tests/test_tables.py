@@ -14,6 +14,7 @@ from lyra.engine.engine import Engine
 from lyra.engine.paths import preset_paths
 from lyra.errors import LyraError
 from lyra.evaluation.metrics import psnr
+from lyra.evaluation.quoted import quoted_rows
 from lyra.evaluation.scores import baselines
 from lyra.evaluation.still_worlds import FIRST_HELD_OUT_SEED, WorldsOptions, to_true_scale
 from lyra.files.photos import Photo
@@ -48,9 +49,33 @@ def test_every_table_names_its_command():
         assert f"`{table.command}" in told if table.command else table.left_out, table.name
 
 
+def test_quoted_figures_are_those_of_the_data_file():
+    """The paper's and Bolt3D's, of single pictures."""
+    [block] = [found["body"] for found in tables.BLOCK.finditer(PAGE) if found["name"] == "quoted"]
+    sets = {"RealEstate10K", "DL3DV", "Tanks and Temples", "Lyra's own clips"}
+    rows = [row for row in quoted_rows()["rows"] if row["method"] in ("Lyra-1", "Bolt3D") and row["set"] in sets]
+    assert len(rows) == 5
+    for row in rows:
+        cells = f"{row['psnr']} / {row['ssim']:.3f} / {row['lpips']:.3f}".replace(" 0.", " .")
+        assert cells in next(line for line in block.splitlines() if line.startswith(f"| {row['method']}"))
+
+
+def test_claims_are_gathered_from_what_was_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """First and last arm, beside what the paper says; a table that is not there is said to be missing."""
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    told = {"psnr": 18.0, "render_ms": 2.0}
+    last = {"psnr": 17.0, "render_ms": 3.0, "difference": -1.0, "low": -2.0, "high": -0.5, "agrees": "yes"}
+    content = {"result": {"rows": [told, {"psnr": 0.0}, last], "seeds": [0, 1]}}
+    (tmp_path / "no-fusion.json").write_text(json.dumps(content))
+    rows = {row["what is compared"]: row for row in tables.gather_claims()}
+    first, *others = rows.values()
+    assert first["the paper"] == "24.77, 17.73" and first["ours, PSNR"] == [18.0, 17.0] and first["agrees"] == "yes"
+    assert {row["ours, PSNR"] for row in others} == {"not run"} and len(others) == len(tables.CLAIMS) - 1
+
+
 def test_all_that_is_made_takes_less_than_three_hours():
     assert sum(table.minutes for table in tables.TABLES) < 180
-    assert all(table.minutes or table.left_out or table.of for table in tables.TABLES)
+    assert all(table.minutes or table.left_out or table.of or table.gathered for table in tables.TABLES)
 
 
 def test_the_page_shows_what_was_run():

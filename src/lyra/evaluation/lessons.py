@@ -70,10 +70,11 @@ def teach(model: Model, lessons: Lessons, seed: int, folder: Path) -> GaussianDe
     if lessons.clips == "rendered":
         data = render_data(model, lessons, data, folder / f"rendered-{lessons.worlds}-{lessons.size}")
     run, last = folder / f"student-{lessons.name}-{seed}", lessons.ladder.stages[-1].until
-    if (run / "model" / "lyra.json").is_file():
-        return load(run / "model").decoder
-    loop = LoopConfig(checkpoint_every=50, sample_every=last)
-    return train_student(model, Course(run, data, lessons.ladder, device="cpu", seed=seed, loop=loop))
+    if not (run / "model" / "lyra.json").is_file():
+        loop = LoopConfig(checkpoint_every=50, sample_every=last)
+        train_student(model, Course(run, data, lessons.ladder, device="cpu", seed=seed, loop=loop))
+    # From its file also the first time, where weights may be stored with fewer bits.
+    return load(run / "model").decoder
 
 
 def imagine_data(model: Model, lessons: Lessons, folder: Path) -> Path:
