@@ -51,6 +51,11 @@ def rows_of_scenes(result: Mapping[str, Any]) -> Rows:
     return result["scenes"]
 
 
+def rows_with_seconds(result: Mapping[str, Any]) -> Rows:
+    """Rows, and what one scene took from the teacher's clips on."""
+    return [{**row, "seconds": result["seconds"].get(row["method"])} for row in result["rows"]]
+
+
 def rows_by_distance(result: Mapping[str, Any]) -> Rows:
     """PSNR of every method, a row a distance."""
     return [
@@ -148,6 +153,11 @@ TABLES = (
         for name in ("no-pruning", "no-depth-loss", "transformer", "no-perceptual-loss")
     ),
     Table("worlds", "lyra evaluate worlds", 14, METHODS, detailed=True),
+    Table(
+        "optimized",
+        "lyra evaluate worlds --scenes 2 --optimize 300",
+        *(4, METHODS | {"seconds": "seconds a scene"}, rows_with_seconds),
+    ),
     Table("worlds-four", "lyra evaluate worlds --scenes 4", 4, METHODS, detailed=True),
     Table(
         "photographs",
