@@ -15,13 +15,14 @@ from lyra.cli.notes import show_notes
 from lyra.device.memory import DeviceOptions
 from lyra.errors import LyraError
 from lyra.files.strict_json import to_json
-from lyra.generate.options import GenerateOptions
+from lyra.generate.options import ExtendOptions, GenerateOptions
 from lyra.scene.times import TimeOptions
 
 Out = Annotated[Path, arg(aliases=["-o"], help="Where the result goes.")]
 
 _AS_FITS = DeviceOptions()
 _PLAIN = GenerateOptions()
+_AS_IT_IS = ExtendOptions()
 _WHOLE_TIME = TimeOptions()
 
 app = SubcommandApp()
@@ -59,6 +60,34 @@ def generate(
     print(f"note: field of view {fov_used['degrees']:.1f} degrees ({fov_used['source']})", file=sys.stderr)
     moments = "" if scene.dynamic is None else f" at the first of {len(scene.dynamic)} moments"
     print(f"{len(scene.gaussians)} Gaussians{moments} in {out}: open {out / 'index.html'}", file=sys.stderr)
+
+
+@app.command
+def extend(
+    scene: Positional[Path],
+    /,
+    *,
+    cameras: str,
+    model: str = "mini",
+    options: Annotated[ExtendOptions, arg(name=""), OmitArgPrefixes] = _AS_IT_IS,
+) -> None:
+    """Lets a still scene go on where it ends: what a path sees and the scene does not show is imagined and added.
+
+    Args:
+        scene: A folder that generate wrote; it grows in place, and extensions/NN/before.ply is the scene as it was.
+        cameras: One of the six trajectories, from where the last extension ended, at first from the input view; or a
+            file of cameras in the scene, as render takes it.
+        model: A bundled model's name, or a model's folder.
+        options: Everything else.
+    """
+    from lyra.generate.extending import KEY
+    from lyra.generate.extending import extend as extend_scene
+    from lyra.models.preflight import load_checked
+
+    grown = extend_scene(load_checked(model, options.device, 1), scene, cameras, options)
+    told = grown.provenance[KEY][-1]
+    added = sum(clip["added"] for clip in told["clips"])
+    print(f"{added} Gaussians added, {len(grown.gaussians)} in {scene}: {told['folder']}", file=sys.stderr)
 
 
 @app.command

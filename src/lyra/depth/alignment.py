@@ -5,11 +5,15 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lyra.cache.warp import fill_holes
+
 QUANTILES = (0.1, 0.9)
 """The affine fit leaves out the nearest and the farthest tenth."""
 _STEPS, _RATE, _SMOOTHNESS = 100, 1e-3, 0.1
 _CELL = 16
 """Pixels of one cell's side of the smooth correction."""
+_MOST_STEP = 0.3
+"""Largest difference of log depths that is a step at a seam; what differs more shows two different things."""
 
 
 def align_depth(
@@ -39,6 +43,24 @@ def align_depth(
         raise ValueError("too few pixels are known to align depth by")
     rigid = _fit_inverse(depth, target, mask)
     return rigid * _fit_factors(rigid, target, mask, steps) if steps else rigid
+
+
+def close_seam(
+    depth: Float[Tensor, "height width"],
+    target: Float[Tensor, "height width"],
+    mask: Bool[Tensor, "height width"],
+) -> Float[Tensor, "height width"]:
+    """Depth that is the known one where that is known, and goes on from it without a step.
+
+    Args:
+        depth: As ``align_depth`` gives it.
+        target: Z-depth in scene units.
+        mask: Where ``target`` is known.
+    """
+    step = (target.clamp(min=1e-6) / depth.clamp(min=1e-6)).log()
+    alike = mask & (step.abs() < _MOST_STEP)
+    known = alike.to(depth.dtype)[None]
+    return torch.where(mask, target, depth * fill_holes((step * alike)[None, None], known)[0, 0].exp())
 
 
 def _fit_inverse(depth: Tensor, target: Tensor, mask: Tensor) -> Tensor:

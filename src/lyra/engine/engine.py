@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from lyra.cache.warp import DepthCache, MovingCache, build_cache, render_cache
 from lyra.depth import DepthEstimator, scene_depth
-from lyra.depth.alignment import align_depth
+from lyra.depth.alignment import align_depth, close_seam
 from lyra.device.memory import DeviceOptions, Placement, find_memory, plan
 from lyra.device.ranks import Ranks
 from lyra.engine.paths import CameraPath
@@ -42,6 +42,7 @@ from lyra.teacher.guardrail import Guardrail
 from lyra.tokenizer.tiling import place_tokenizer
 from lyra.tokenizer.tokenizer import Tokenizer, decode_frames, encode_frames
 from lyra.views.moving import estimate_video
+from lyra.views.outlook import Outlook
 from lyra.views.posing import PosedPhotos, pose_photos
 from lyra.views.still import estimate_views, lift_posed
 from lyra.views.views import Views
@@ -266,7 +267,12 @@ class Engine:
                 recent = [newest, *recent][: max(1, self.config.max_buffers - len(cache.points))]
 
     def _lift(
-        self, image: Float[Tensor, "3 height width"], camera: Cameras, cache: DepthCache, name: str
+        self,
+        image: Float[Tensor, "3 height width"],
+        camera: Cameras,
+        cache: DepthCache,
+        name: str,
+        seamless: bool = False,
     ) -> DepthCache:
         """The cache of a clip's last frame, its depth brought to the scale of the cache so far."""
         known = render_cache(cache, camera, self.config.warp)
@@ -280,6 +286,8 @@ class Engine:
                 f"the path leaves the scene: nothing known is in sight at the end of clip {name!r}; move less "
                 "(--movement)"
             ) from error
+        if seamless:
+            aligned = close_seam(aligned, nearest.nan_to_num(posinf=0.0), nearest.isfinite())
         return build_cache(image[None] * 2 - 1, aligned[None], camera, self.config.edges, self.config.warp)
 
     def _finish(self, shelf: Shelf, name: str, clip: Clip) -> None:
@@ -329,8 +337,11 @@ class Engine:
                     f"the decoder of model {self.model.config.name!r} needs the input view's depth: give another model"
                 )
             cache = views.cache(self.config.edges)
-            assert isinstance(cache, DepthCache)
-            cache = join_caches([cache, *self._lift_ends(clips, views, cache)])
+            if isinstance(views, Outlook):
+                cache = self._see_on(clips, views)
+            else:
+                assert isinstance(cache, DepthCache)
+                cache = join_caches([cache, *self._lift_ends(clips, views, cache)])
         pictures = None if views is None else views.cameras
         return prepare_student_inputs(clips, self.exact_tokenizer, self.model.decoder.config, cache, times, pictures)
 
@@ -347,6 +358,16 @@ class Engine:
                 known = join_caches([*lifted, cache])
                 lifted.insert(0, self._lift(self.frames(clip)[-1], end, known, f"number {number}"))
         return lifted[::-1]
+
+    def _see_on(self, clips: Sequence[Clip], outlook: Outlook) -> MovingCache:
+        """Each frame's points of a scene, and in their holes those of the end of the one clip that goes on from it."""
+        [clip] = clips
+        cache = outlook.cache(self.config.edges)
+        if self.depth is None and "depth" not in self.model.parts:
+            return cache
+        lifted = self._lift(self.frames(clip)[-1], clip.cameras[-1:], cache.moments[-1], "of the path", seamless=True)
+        lifted = outlook.make_room(lifted)
+        return cache.map(lambda moment: join_caches([moment, lifted]))
 
     def moving_inputs(
         self, clips: Sequence[Clip], views: Views, decoder: GaussianDecoder

@@ -70,10 +70,14 @@ def read_path(file: Path, height: int, width: int, scale: float = 1.0) -> Camera
     poses = cameras.relative_to(cameras.camera_to_world[0]).camera_to_world.clone()
     poses[0] = torch.eye(4)
     poses[:, :3, 3] *= scale
+    return CameraPath(name_file(file), replace(cameras, camera_to_world=poses))
+
+
+def name_file(file: Path) -> str:
+    """The name of the path that a file holds."""
     name = re.sub(r"[^a-z0-9]+", "_", Path(file).stem.lower()).strip("_")[:40] or "path"
     # A run tells its paths by their names: a file is never taken for the preset that it is called after.
-    name = f"{name}_file" if name in TRAJECTORY_NAMES else name
-    return CameraPath(name, replace(cameras, camera_to_world=poses))
+    return f"{name}_file" if name in TRAJECTORY_NAMES else name
 
 
 def choose_paths(
@@ -100,8 +104,7 @@ def choose_paths(
             path = preset_path(preset, draw_distance(preset, seed, movement), frames, height, width)
         elif is_camera_file(Path(choice)):
             path = read_path(Path(choice), height, width, movement)
-            count = max(1, math.ceil((len(path.cameras) - 1) / (frames - 1)))
-            path = replace(path, cameras=resample_cameras(path.cameras, count * (frames - 1) + 1))
+            path = replace(path, cameras=fill_clips(path.cameras, frames))
         else:
             raise LyraError(
                 f"unknown trajectory {choice!r}: give {', '.join(TRAJECTORY_NAMES)}, or a file of cameras (.json .npz "
@@ -113,6 +116,12 @@ def choose_paths(
     if repeated:
         raise LyraError(f"two trajectories are named {repeated[0]!r}: name each once, or rename the file")
     return paths
+
+
+def fill_clips(cameras: Cameras, frames: int) -> Cameras:
+    """The same path as long as whole clips of ``frames`` cameras end to end, as few as do not leave out any of it."""
+    count = max(1, math.ceil((len(cameras) - 1) / (frames - 1)))
+    return resample_cameras(cameras, count * (frames - 1) + 1)
 
 
 def resample_cameras(cameras: Cameras, frames: int) -> Cameras:

@@ -84,9 +84,9 @@ def decide(
     else:
         check_photo(photo_path, options)
         photos, cameras = load_input(sources, config)
-    guarded = needs_guardrail(_licences(model), options.guardrail)
+    guarded = needs_guardrail(licences_of(model), options.guardrail)
     placement = place_model(model, config, options, ranks, moving=video is not None, guarded=guarded)
-    guardrail = choose_guardrail(_licences(model), options.guardrail, placement.device)
+    guardrail = choose_guardrail(licences_of(model), options.guardrail, placement.device)
     if guardrail is not None and options.text.prompt:
         guardrail.check_text(options.text.prompt)
     known = cameras if video is None else video.cameras
@@ -205,7 +205,7 @@ def needed_memory_mb(model: Model) -> int:
     return (needs_of_model(model, len(TRAJECTORY_NAMES)).on_device(Placement()) + LIBRARIES) >> 20
 
 
-def _licences(model: Model) -> str:
+def licences_of(model: Model) -> str:
     """All licences of a model's parts, for who asks what they demand."""
     parts = (entry.get("licence", "") for entry in model.config.provenance.values())
     return "; ".join([model.config.licence, *parts])
@@ -297,7 +297,7 @@ def run_identity(
     content["trajectories"] = [path.name for path in paths]
     # A video's cameras count by their content, below, wherever the file lies.
     content["video"].pop("cameras")
-    read = {path.name: _digest(path.cameras) for path in paths if path.name not in TRAJECTORY_NAMES}
+    read = {path.name: digest_cameras(path.cameras) for path in paths if path.name not in TRAJECTORY_NAMES}
     # The first image of a prompt is made later; the prompt, its pipeline and the seed stand for it.
     identity = {
         "format": 1,
@@ -309,13 +309,14 @@ def run_identity(
         },
         "input_sha256": inputs[0] if inputs else None,
         "further_sha256": list(inputs[1:]),
-        "camera_files": read if cameras is None else {**read, "photos": _digest(cameras)},
+        "camera_files": read if cameras is None else {**read, "photos": digest_cameras(cameras)},
         "options": content,
         "eight_bit": options.device.eight_bit,
     }
     return json.loads(json.dumps(identity))
 
 
-def _digest(cameras: Cameras) -> str:
+def digest_cameras(cameras: Cameras) -> str:
+    """Hex SHA-256 of poses and lenses."""
     tensors = (cameras.camera_to_world, cameras.intrinsics)
     return hashlib.sha256(b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors)).hexdigest()

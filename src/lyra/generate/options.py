@@ -93,3 +93,19 @@ class GenerateOptions:
             raise LyraError(f"a movement factor of {self.movement} is not possible: give more than 0, at most 2.5")
         if len(set(self.trajectories)) < len(self.trajectories):
             raise LyraError("a trajectory is named twice: name each once")
+
+
+@dataclass(frozen=True)
+class ExtendOptions:
+    """What a user decides about an extension."""
+
+    seed: int = 0
+    """The same seed gives the same extension on the same machine."""
+    depth: str = "auto"
+    """The model's own network ("model"), "depth-anything", or a folder or owner/name@commit of Depth Anything, Depth
+    Pro or MoGe."""
+    guardrail: GuardrailChoice = "auto"
+    """"auto" is on for weights whose licence asks for it."""
+    device: DeviceOptions = field(default_factory=DeviceOptions)
+    resume: bool = False
+    """Go on with the extension that was interrupted."""

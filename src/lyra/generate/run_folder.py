@@ -21,6 +21,8 @@ except ImportError:  # a system without it: the note alone tells of another run
     fcntl = None
 
 LOCK = ".lyra.lock"
+EXTENSIONS = "extensions"
+"""Folder of what a scene was extended by; see ``extending``."""
 _BEAT, _DEAD_AFTER = 20.0, 120.0
 """Seconds between the signs of life that a run gives in its lock, and without any after which it is taken for dead."""
 _FILE_SUFFIXES = (".ply", ".mp4", ".html", ".json", ".4dgs", ".gif", ".webm", ".png", ".jpg", ".safetensors")
@@ -195,6 +197,8 @@ def _check_content(out: Path, identity: dict[str, Any], resume: bool) -> None:
     if set(files) - ours:
         if not resume:
             raise LyraError(f"{out} is not empty: give another folder, or --resume to go on with the run in it")
+        if (out / EXTENSIONS).is_dir():
+            raise LyraError(f"{out} was extended since: give another folder, its run is finished")
         if not marker.is_file():
             raise LyraError(f"{out} holds no run to resume: give another folder")
         if _read_json(marker) != identity:
