@@ -135,6 +135,14 @@ def test_depth_goes_on_without_a_step():
     torch.testing.assert_close(close_seam(truth * 3, truth, known)[:, 20:], truth[:, 20:] * 3)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short_films():
+    """Six frames: most of the time would go into films."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lyra.scene.film._FILM_SECONDS", (0.25, 0.25))
+        yield
+
+
 @pytest.fixture(scope="module")
 def model():
     return lyra.load("smoke")
@@ -149,7 +157,7 @@ def original(model, tmp_path_factory) -> Path:
     scene = Scene.load(folder)
     replace(scene, gaussians=wall()).save(folder)
     save_cameras(turning(2, size=scene.input_camera.height), folder.parent / "aside.json")
-    save_cameras(turning(2, 5.0, scene.input_camera.height), folder.parent / "within.json")
+    save_cameras(turning(2, -5.0, scene.input_camera.height), folder.parent / "within.json")
     return folder
 
 

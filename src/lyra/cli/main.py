@@ -80,12 +80,12 @@ def extend(
         model: A bundled model's name, or a model's folder.
         options: Everything else.
     """
-    from lyra.generate.extending import KEY
     from lyra.generate.extending import extend as extend_scene
+    from lyra.generate.run_folder import EXTENSIONS
     from lyra.models.preflight import load_checked
 
     grown = extend_scene(load_checked(model, options.device, 1), scene, cameras, options)
-    told = grown.provenance[KEY][-1]
+    told = grown.provenance[EXTENSIONS][-1]
     added = sum(clip["added"] for clip in told["clips"])
     print(f"{added} Gaussians added, {len(grown.gaussians)} in {scene}: {told['folder']}", file=sys.stderr)
 

@@ -49,7 +49,7 @@ def cut_scene(
     if scene.dynamic is not None:
         _require_4dgs()
     scene = replace(scene, provenance=_describe(scene))
-    with _whole_folder(out) as folder:
+    with whole_folder(out) as folder:
         write_viewer(scene.dynamic or scene.gaussians, folder / "index.html", scene.input_camera, title=source.stem)
         if scene.dynamic is not None:
             save_4dgs(scene.dynamic, folder / "scene.4dgs", scene.input_camera)
@@ -79,7 +79,7 @@ def _describe(scene: Scene) -> dict[str, Any]:
 
 
 @contextmanager
-def _whole_folder(out: Path) -> Iterator[Path]:
+def whole_folder(out: Path) -> Iterator[Path]:
     """Yields a hidden folder that takes the name ``out`` when the block ends without an error, and goes otherwise."""
     # An empty folder that is there already may be where a disk is mounted: it is filled, not replaced.
     filled = out.is_dir()

@@ -45,8 +45,6 @@ from lyra.teacher import TeacherConfig
 from lyra.teacher.guardrail import choose_guardrail
 from lyra.views.outlook import expose, find_unit, look_ahead
 
-KEY = "extensions"
-"""Under which ``scene.json`` lists them."""
 LEAST_OPEN = 1e-3
 """Share of a clip's pixels that the scene leaves open, below which there is nothing to imagine."""
 
@@ -128,7 +126,7 @@ class Extension:
 
 def _begin(engine: Engine, scene: Scene, folder: Path, cameras: str, options: ExtendOptions) -> tuple[Scene, Extension]:
     """The scene as it was before, and the extension, whose folder is there then."""
-    earlier = scene.provenance.get(KEY, [])
+    earlier = scene.provenance.get(EXTENSIONS, [])
     number = len(earlier) + 1
     own = folder / EXTENSIONS / f"{number:02d}"
     begun = (own / "run.json").is_file()
@@ -219,7 +217,7 @@ def _grow(engine: Engine, scene: Scene, extension: Extension, folder: Path) -> S
     if not added:
         shutil.rmtree(extension.folder)
         raise LyraError("the scene already shows all that this path sees: nothing is added, give a path that goes on")
-    before = scene.provenance.get(KEY, [])
+    before = scene.provenance.get(EXTENSIONS, [])
     scene = replace(scene, gaussians=gaussians)
     source = scene.provenance.get("input", {}).get("name")
     with extension.timings.stage("files"):
@@ -228,7 +226,7 @@ def _grow(engine: Engine, scene: Scene, extension: Extension, folder: Path) -> S
         {
             **scene.provenance,
             "gaussians": len(gaussians),
-            KEY: [*before, _describe(extension, clips)],
+            EXTENSIONS: [*before, _describe(extension, clips)],
         }
     )
     scene.save(folder)

@@ -22,7 +22,7 @@ except ImportError:  # a system without it: the note alone tells of another run
 
 LOCK = ".lyra.lock"
 EXTENSIONS = "extensions"
-"""Folder of what a scene was extended by; see ``extending``."""
+"""Folder of what a scene was extended by, and the key under which ``scene.json`` lists it; see ``extending``."""
 _BEAT, _DEAD_AFTER = 20.0, 120.0
 """Seconds between the signs of life that a run gives in its lock, and without any after which it is taken for dead."""
 _FILE_SUFFIXES = (".ply", ".mp4", ".html", ".json", ".4dgs", ".gif", ".webm", ".png", ".jpg", ".safetensors")

@@ -1,22 +1,30 @@
 """``lyra export`` for simulators: the scene level and in metres, with what things bump into."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from lyra.errors import LyraError
 from lyra.export.splat_files import UPRIGHT, SplatFormat, Written, save_splats
 from lyra.export.usd import add_collider, add_splats, write_stage
+from lyra.files.picture_sets import PictureSet, save_colmap, save_nerfstudio
+from lyra.generate.cutting import whole_folder
 from lyra.geometry.gaussians import Gaussians, transform
+from lyra.geometry.sky import is_sky
+from lyra.rendering.appearance import seen_from
 from lyra.scene.scene import Scene
 from lyra.simulation.collider import Collider, to_world
 from lyra.simulation.mesh import Mesh, MeshOptions, mesh_shots, save_mesh
 from lyra.simulation.mujoco_model import save_mjcf
-from lyra.simulation.surfaces import Shots, own_cameras, shoot
+from lyra.simulation.surfaces import Shots, scene_cameras, shoot
 from lyra.simulation.survey import KEY, ScaleOptions, Survey, by_camera_height, by_estimate, by_known_length, survey
 
 COLLIDER_TRIANGLES = 12_000
+MOST_POINTS = 100_000
+_OPAQUE = 0.5
+"""Least opacity of a Gaussian that is a point."""
 _PLAIN = MeshOptions()
 
 
@@ -57,8 +65,8 @@ def still_part(scene: Scene) -> Gaussians:
 
 
 def look_around(scene: Scene, options: MeshOptions = _PLAIN) -> Shots:
-    """The still part along the scene's own trajectories."""
-    return shoot(still_part(scene), own_cameras(scene.input_camera, options.size))
+    """The still part along the scene's own trajectories, and where it was extended."""
+    return shoot(still_part(scene), scene_cameras(scene, options.size))
 
 
 def deliver_splats(gaussians: Gaussians, found: Survey, path: Path, kind: SplatFormat, written: Written) -> None:
@@ -89,6 +97,50 @@ def deliver_physics(gaussians: Gaussians, shots: Shots, found: Survey, path: Pat
         add_collider(stage, collider.vertices, collider.faces)
 
     write_stage(path, "usdz" if kind == "usdz" else "usda" if kind == "usda" else "usdc", fill)
+
+
+def deliver_pictures(
+    scene: Scene, found: Survey | None, folder: Path, kind: Literal["colmap", "nerfstudio"], each: int
+) -> tuple[int, int]:
+    """Writes pictures of a still scene with their cameras and points, as programs take them that make splats anew.
+
+    Args:
+        scene: Of one moment.
+        found: Metres for the cameras; scene units when None.
+        folder: New or empty.
+        kind: Whose layout.
+        each: Pictures along each of the six trajectories, and of each clip of an extension; the first of all is the
+            input view.
+
+    Returns:
+        How many pictures and points were written.
+
+    Raises:
+        LyraError: the folder is not empty, or cannot be written to.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise LyraError(f"{folder} is not empty: give another folder")
+    if not 1 <= each <= 500:
+        raise LyraError(f"--views {each}: give 1 to 500 pictures along each trajectory")
+    scale = 1.0 if found is None else found.metres_per_unit
+    camera, gaussians = scene.input_camera, scene.gaussians
+    cameras = scene_cameras(scene, max(camera.height, camera.width), each)
+    pictures = (scene.render(cameras[index : index + 1]).color[0].clamp(0, 1) for index in range(len(cameras)))
+    # What is seen: neither the faint ones nor the sky, which is no place.
+    seen = (gaussians.opacities > _OPAQUE) & ~is_sky(gaussians.means.norm(dim=-1))
+    picked = seen.nonzero()[:, 0]
+    picked = picked[:: -(-len(picked) // MOST_POINTS) or 1]
+    poses = cameras.camera_to_world.clone()
+    poses[:, :3, 3] *= scale
+    content = PictureSet(
+        replace(cameras, camera_to_world=poses),
+        pictures,
+        scale * gaussians.means[picked],
+        seen_from(gaussians.select(picked), camera.centers[0]).colors,
+    )
+    with whole_folder(folder) as hidden:
+        (save_colmap if kind == "colmap" else save_nerfstudio)(content, hidden)
+    return len(cameras), len(picked)
 
 
 def deliver_mjcf(shots: Shots, found: Survey, folder: Path) -> int:

@@ -14,7 +14,7 @@ from lyra.rendering import render
 from lyra.scene.scene import Scene
 from lyra.simulation.collider import Collider, to_world
 from lyra.simulation.mesh import MeshOptions, mesh_shots
-from lyra.simulation.surfaces import own_cameras, shoot
+from lyra.simulation.surfaces import scene_cameras, shoot
 from lyra.simulation.survey import KEY, Survey, survey
 
 NEAR = 0.05
@@ -49,7 +49,7 @@ class SceneSensor:
             LyraError: the scene shows no surface.
             MissingExtraError: a package of the extra ``mesh`` is not installed.
         """
-        shots = shoot(scene.gaussians, own_cameras(scene.input_camera, options.size))
+        shots = shoot(scene.gaussians, scene_cameras(scene, options.size))
         if found is None:
             stored = scene.provenance.get(KEY)
             found = Survey.from_json(stored) if stored else survey(shots)

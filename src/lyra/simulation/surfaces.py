@@ -1,17 +1,20 @@
 """What the scene shows along its own trajectories: color, depth and where depth can be believed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from lyra.engine.paths import resample_cameras
+from lyra.generate.run_folder import EXTENSIONS
 from lyra.geometry.cameras import Cameras, concatenate_cameras, pixel_rays, z_depth_factor
 from lyra.geometry.gaussians import Gaussians
 from lyra.geometry.sky import SKY_FROM
 from lyra.geometry.trajectories import DISTANCE_RANGES, TRAJECTORY_NAMES, trajectory_cameras
 from lyra.rendering import render
+from lyra.scene.scene import Scene
 
 SOLID = 0.7
 """Alpha from which a pixel shows a surface."""
@@ -47,6 +50,17 @@ def own_cameras(camera: Cameras, size: int = 192, each: int = 3) -> Cameras:
     factor = size / max(camera.height, camera.width)
     whole = concatenate_cameras([part.relative_to(torch.eye(4)) for part in parts])
     return whole.resized(round(camera.height * factor), round(camera.width * factor))
+
+
+def scene_cameras(scene: Scene, size: int = 192, each: int = 3) -> Cameras:
+    """Those of ``own_cameras``, and ``each`` along every clip by which the scene was extended."""
+    whole = own_cameras(scene.input_camera, size, each)
+    parts = [whole]
+    for extension in scene.provenance.get(EXTENSIONS, []):
+        ends = torch.tensor(extension["path"])
+        corners = replace(whole, camera_to_world=ends, intrinsics=whole.intrinsics[:1].expand(len(ends), 4))
+        parts.append(resample_cameras(corners, each * (len(ends) - 1) + 1)[1:])
+    return concatenate_cameras(parts)
 
 
 @torch.no_grad()
