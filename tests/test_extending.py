@@ -258,7 +258,7 @@ def test_what_will_not_do_is_said(original: Path, tmp_path: Path, cameras: str, 
 
 def test_what_is_no_still_scene_is_refused(model, original: Path, extended: Path, tmp_path: Path):
     for wrong in (tmp_path, original / "scene.ply"):
-        with pytest.raises(LyraError, match="give (a|one)"):
+        with pytest.raises(LyraError, match=r"give (a|one)"):
             extend(model, wrong, "left", ExtendOptions())
     photo = Path(__file__).parents[1] / "examples/room.png"
     with pytest.raises(LyraError, match="was extended since"):

@@ -154,7 +154,7 @@ def _begin(engine: Engine, scene: Scene, folder: Path, cameras: str, options: Ex
         "seed": options.seed,
         "depth": options.depth,
     }
-    identity = json.loads(json.dumps(identity))
+    identity = json.loads(to_json(identity))
     if not begun:
         look_ahead(scene.gaussians, path.cameras[:1], scene.input_camera)  # says what will not do
         shutil.rmtree(own, ignore_errors=True)
