@@ -12,12 +12,13 @@ from skimage.metrics import structural_similarity
 from lyra.engine.engine import Engine
 from lyra.errors import LyraError
 from lyra.evaluation.moving_scores import MovingScores, MovingTruth, dynamic_baselines, film_truth, flicker, still_runs
-from lyra.evaluation.moving_worlds import DynamicOptions, evaluate_dynamic
+from lyra.evaluation.moving_worlds import WALK, DynamicOptions, choose_views, evaluate_dynamic, film, stand, walk
 from lyra.evaluation.scores import fill_with_mean, warp_input
 from lyra.geometry.cameras import Cameras, concatenate_cameras, intrinsics_from_fov
 from lyra.geometry.trajectories import trajectory_cameras
 from lyra.models.smoke import build_smoke_model
 from lyra.student import GaussianDecoder
+from lyra.teacher import TeacherConfig
 from lyra.worlds import moving_pixels, render_moving_world, sample_moving_world
 
 SIZE = 32
@@ -139,7 +140,7 @@ def test_baselines_take_the_frame_of_the_time():
     color, depth, _ = render_moving_world(world, source, torch.linspace(0, 1, 5))
     views = trajectory_cameras("left", 0.2, 4, intrinsics_from_fov(55.0, size, size), size, size)
     times = torch.tensor([0.0, 1.0, 0.26, 1.0])
-    methods = dynamic_baselines(color, depth, source[:1], views, times)
+    methods = dynamic_baselines(color, depth, source, views, times)
     assert set(methods) == {"cache", "cache-nearest", "repeat"}
     assert torch.equal(methods["repeat"], color[[0, 4, 1, 4]])
     warped, covered = warp_input(color[4], depth[4], source[:1], views[[3]])
@@ -156,3 +157,24 @@ def test_a_student_of_single_moments_is_refused():
     paper = GaussianDecoder(replace(smoke.decoder.config, geometry="ray"))
     with pytest.raises(LyraError, match="one moment at a time"):
         evaluate_dynamic(Engine(replace(smoke, decoder=paper), "cpu"), DynamicOptions(scenes=1))
+
+
+def test_views_go_along_with_a_camera_that_walks():
+    config = TeacherConfig(height=SIZE, width=SIZE, frames=5)
+    options = DynamicOptions(on_path=(1, 3), at_end=(0.0, 0.5))
+    source = walk("left", config)
+    assert float(source.centers.diff(dim=0).norm(dim=-1).sum()) == pytest.approx(WALK, rel=0.25)
+    standing, times = choose_views(options, stand(config))
+    walking, again = choose_views(options, source)
+    assert torch.equal(times, again)
+    for index, time in enumerate(times.tolist()):
+        own = source.camera_to_world[round(time * 4)]
+        assert torch.allclose(walking.camera_to_world[index], own @ standing.camera_to_world[index], atol=1e-6)
+
+
+def test_a_film_of_a_standing_camera_is_not_posed():
+    config = TeacherConfig(height=SIZE, width=SIZE, frames=5)
+    posed, frames, depth = film(sample_moving_world(11), stand(config), 1.0)
+    assert posed.video.cameras is None and torch.equal(posed.video.frames, frames)
+    assert torch.equal(frames * 255, (frames * 255).round())
+    assert depth.shape == (5, SIZE, SIZE)

@@ -31,6 +31,7 @@ from lyra.training.staged_scenes import DataSetScenes, cut_scene
 from lyra.training.still_student import SceneSet
 from lyra.training.student_course import Course, make_student, train_student
 from lyra.training.validation import read_validation
+from lyra.views.posed_video import PosedVideo
 
 PAPER_FORM = Ladder(
     replace(
@@ -58,8 +59,9 @@ def smooth_pictures(count: int, size: tuple[int, int], generator: torch.Generato
 
 def imagine(engine: Engine, pictures: Tensor, seed: int) -> SyntheticScene:
     moving = len(pictures) > 1
-    source = Video.of(pictures, (len(pictures) - 1) / engine.config.fps) if moving else [Photo.of(pictures[0])]
-    return imagine_scene(engine, engine.views(source, fov=55.0)[0], seed)
+    # Pictures of chance do not tell whether their camera stands.
+    video = PosedVideo.standing(Video.of(pictures, (len(pictures) - 1) / engine.config.fps))
+    return imagine_scene(engine, engine.views(video if moving else [Photo.of(pictures[0])], fov=55.0)[0], seed)
 
 
 def write_data(folder: Path, split: Split, scenes: list[SyntheticScene]) -> None:

@@ -156,11 +156,11 @@ def test_scene_json_says_where_the_scene_came_from(plain: Path, video: Path):
     assert given["name"] == "clip.mp4" and given["sha256"] == hashlib.sha256(video.read_bytes()).hexdigest()
     assert given["size"] == [SIDE, SIDE] and given["frames"] == 5
     assert given["seconds"] == pytest.approx(16 / 25, abs=0.01) and dynamic.seconds == given["seconds"]
-    assert any("camera is taken as still" in note for note in given["notes"])
+    assert any("its camera stands" in note for note in given["notes"])
     counts = {"static": len(dynamic.static), "moments": [len(moment) for moment in dynamic.moments]}
     assert content["gaussians"] == counts
     assert content["options"]["video"] == {"chunks": 1}
-    assert set(content["timings"]) >= {"depth", "teacher", "student", "files"}
+    assert set(content["timings"]) >= {"cameras", "depth", "teacher", "student", "files"}
 
 
 def test_the_input_views_are_the_videos(plain: Path, video: Path):
@@ -336,7 +336,7 @@ def test_cameras_that_do_not_fit_are_refused(generate: Run, tmp_path: Path, caps
 
 
 @pytest.mark.parametrize("kind", ["nothing moves", "everything moves", "two frames"])
-def test_odd_videos_make_a_scene(generate: Run, tmp_path: Path, kind: str):
+def test_odd_videos_make_a_scene(generate: Run, tmp_path: Path, capsys, kind: str):
     generator = np.random.default_rng(0)
     wall = np.asarray(Image.open(EXAMPLE).convert("RGB").resize((SIDE, SIDE)))
     pictures = {
@@ -344,7 +344,15 @@ def test_odd_videos_make_a_scene(generate: Run, tmp_path: Path, kind: str):
         "everything moves": list(generator.integers(0, 255, (9, SIDE, SIDE, 3), dtype=np.uint8)),
         "two frames": [wall, np.roll(wall, 4, axis=1)],
     }[kind]
-    out = generate(source=save_pictures(tmp_path / "odd.mp4", pictures))
+    source = save_pictures(tmp_path / "odd.mp4", pictures)
+    if kind == "nothing moves":
+        out = generate(source=source)
+    else:
+        # Nothing in them tells whether the camera stands: that is for the user to say.
+        with pytest.raises(SystemExit) as caught:
+            generate(source=source, out=tmp_path / "untold")
+        assert caught.value.code == 2 and "--cameras still" in capsys.readouterr().err.splitlines()[-1]
+        out = generate("--cameras", "still", source=source)
     dynamic = load_dynamic(out / "dynamic.safetensors")
     assert len(dynamic) == 5
     views = Views.load(out / "clips/input.safetensors")

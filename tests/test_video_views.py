@@ -293,7 +293,8 @@ def test_with_a_moving_camera_depth_is_consistent_over_time(unit: float):
     given.camera_to_world[:, :3, 3] *= unit  # poses come in any unit
     views, fov = estimate_video(Estimator(pictures, truth, spread=3.0), as_video(pictures, given))
     assert fov["source"] == "camera file" and fov["degrees"] == pytest.approx(55, abs=0.01)
-    assert not views.is_still and bool(views.moves().moving.all()) and not bool(views.moves().still.any())
+    # Nothing moves but the camera, though no pixel shows one thing throughout.
+    assert not views.is_still and views.moves().moving.float().mean() < 0.1 and not bool(views.moves().still.any())
     scale = float(truth[0].median())
     assert torch.allclose(views.cameras.centers * scale, cameras.centers, atol=0.03)
     assert torch.allclose(views.cameras.camera_to_world[:, :3, :3], cameras.camera_to_world[:, :3, :3], atol=1e-6)

@@ -22,7 +22,6 @@ from lyra.files.videos import Video, load_video
 from lyra.geometry.cameras import Cameras
 
 RED, GREEN, BLUE, GRAY = (230, 20, 20), (20, 200, 20), (20, 20, 230), (128, 128, 128)
-STILL = "no cameras were given: the camera is taken as still"
 
 
 def level_picture(level: int, width: int = 96, height: int = 64) -> np.ndarray:
@@ -112,7 +111,7 @@ def test_frames_are_the_pictures_at_their_times_in_every_codec(tmp_path, name, c
     assert video.seconds == pytest.approx(16 / 25, abs=0.02)
     assert video.source_size == (96, 64) and video.crop == (0, 0, 96, 64)
     assert video.cameras is None
-    assert video.notes == (STILL,)
+    assert video.notes == ()
     assert video.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -255,7 +254,7 @@ def test_cameras_of_a_file_are_picked_with_their_frames(tmp_path):
     path = write_video(tmp_path / "clip.mp4", [level_picture(10 * i) for i in range(17)])
     file, poses = posed(tmp_path, 17)
     video = load_video(path, 32, 48, 5, file)
-    assert video.cameras is not None and STILL not in video.notes
+    assert video.cameras is not None
     expected = poses[[0, 4, 8, 12, 16], :3, 3] - poses[0, :3, 3]
     assert torch.allclose(video.cameras.centers, expected, atol=1e-5)
     assert torch.equal(video.cameras.camera_to_world[0], torch.eye(4))
@@ -427,3 +426,18 @@ def test_without_its_package_the_way_to_install_it_is_named(tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(LyraError, match=r"lyra\[video\]"):
         load_video(path, 32, 32, 5)
+
+
+def test_a_phones_focal_length_gives_the_field_of_view(tmp_path):
+    path = tmp_path / "clip.mov"
+    with av.open(str(path), "w", options={"movflags": "use_metadata_tags"}) as container:
+        container.metadata["com.apple.quicktime.camera.focal_length.35mm_equivalent"] = "26"
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for level in range(5):
+            picture = np.ascontiguousarray(level_picture(40 * level))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    # 24 of 36 x 24 mm at 26 mm, since the picture is of the film's proportions.
+    assert load_video(path, 32, 48, 5).fov_degrees == pytest.approx(49.55, abs=0.1)
+    assert load_video(path, 32, 32, 5).fov_degrees == pytest.approx(49.55, abs=0.1)

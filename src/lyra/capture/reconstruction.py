@@ -31,7 +31,8 @@ _KNOWN_FOCAL = 4
 """Pictures below which a focal length that is known is not solved for."""
 _LEAST_POINTS = 24
 """Of a reconstruction; a handful of points is a coincidence of pictures that look alike."""
-_SEED = 0
+SEED = 0
+"""Of every random draw."""
 
 
 @dataclass(frozen=True)
@@ -72,26 +73,31 @@ def find_cameras(
 
     Source: Schoenberger and Frahm 2016, COLMAP; through pycolmap.
     """
-    colmap = _load_colmap()
+    colmap = load_colmap()
     count = len(images)
     lenses = [0] * count if lenses is None else lenses
     known = [None] * count if focals is None else focals
-    with _quiet(colmap), tempfile.TemporaryDirectory() as folder:
+    with quiet(colmap), tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         names = [f"{lens}/{index:05d}.png" for index, lens in enumerate(lenses)]
-        _write_pictures(root, names, images)
-        _extract(colmap, root, names, known)
+        write_pictures(root, names, images)
+        extract_features(colmap, root, names, known)
         _match(colmap, root / "database.db")
         keep = fixed or (count < _KNOWN_FOCAL and None not in known)
-        options = _mapping(colmap, keep)
+        options = mapping_options(colmap, keep)
         found = colmap.incremental_mapping(root / "database.db", root / "pictures", root / "models", options)
         best = max(found.values(), key=lambda model: (model.num_reg_images(), model.num_points3D()), default=None)
         if best is None or best.num_points3D() < _LEAST_POINTS:
             return None
-        return _as_capture(best, names, *images[0].shape[1:])
+        return as_capture(best, names, *images[0].shape[1:])
 
 
-def _load_colmap() -> Any:
+def load_colmap() -> Any:
+    """The package, imported late.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
     try:
         import pycolmap
     except ImportError as error:
@@ -108,21 +114,22 @@ def require_colmap() -> None:
     Raises:
         MissingExtraError: pycolmap is not installed.
     """
-    _load_colmap()
+    load_colmap()
 
 
 @contextlib.contextmanager
-def _quiet(colmap: Any) -> Iterator[None]:
+def quiet(colmap: Any) -> Iterator[None]:
     """What COLMAP tells of its steps is not for users; what goes wrong is told by what it returns."""
-    level = colmap.logging.minloglevel
-    colmap.logging.minloglevel = 3
+    level, threshold = colmap.logging.minloglevel, colmap.logging.stderrthreshold
+    colmap.logging.minloglevel = colmap.logging.stderrthreshold = 3
     try:
         yield
     finally:
-        colmap.logging.minloglevel = level
+        colmap.logging.minloglevel, colmap.logging.stderrthreshold = level, threshold
 
 
-def _write_pictures(root: Path, names: Sequence[str], images: Sequence[Tensor]) -> None:
+def write_pictures(root: Path, names: Sequence[str], images: Sequence[Tensor]) -> None:
+    """Writes pictures under their names into the folder that COLMAP reads."""
     for index, name in enumerate(names):
         path = root / "pictures" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +137,9 @@ def _write_pictures(root: Path, names: Sequence[str], images: Sequence[Tensor]) 
         Image.fromarray(levels.numpy()).save(path, compress_level=1)
 
 
-def _extract(colmap: Any, root: Path, names: Sequence[str], focals: Sequence[float | None]) -> None:
+def extract_features(
+    colmap: Any, root: Path, names: Sequence[str], focals: Sequence[float | None], most: int = _FEATURES
+) -> None:
     """Features of all pictures, one lens after another: each has a focal length of its own to begin with."""
     colmap.Database.open(root / "database.db").close()
     order = sorted(range(len(names)), key=lambda index: (names[index].split("/")[0], index))
@@ -154,7 +163,7 @@ def _extract(colmap: Any, root: Path, names: Sequence[str], focals: Sequence[flo
     reader = colmap.ImageReaderOptions()
     reader.camera_model = "SIMPLE_PINHOLE"
     features = colmap.FeatureExtractionOptions()
-    features.sift.max_num_features = _FEATURES
+    features.sift.max_num_features = most
     colmap.extract_features(
         root / "database.db",
         root / "pictures",
@@ -167,20 +176,20 @@ def _extract(colmap: Any, root: Path, names: Sequence[str], focals: Sequence[flo
 
 
 def _match(colmap: Any, database: Path) -> None:
-    colmap.set_random_seed(_SEED)
+    colmap.set_random_seed(SEED)
     matching, verification = colmap.FeatureMatchingOptions(), colmap.TwoViewGeometryOptions()
     matching.num_threads = 1
-    verification.ransac.random_seed = _SEED
+    verification.ransac.random_seed = SEED
     pairing = colmap.ExhaustivePairingOptions()
     colmap.match_exhaustive(database, matching, pairing, verification, device=colmap.Device.cpu)
 
 
-def _mapping(colmap: Any, keep_focal: bool) -> Any:
+def mapping_options(colmap: Any, keep_focal: bool) -> Any:
     """How pictures are put together: with less evidence than COLMAP asks for, since here they are few."""
-    colmap.set_random_seed(_SEED)
+    colmap.set_random_seed(SEED)
     options = colmap.IncrementalPipelineOptions()
     options.num_threads = 1
-    options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = _SEED
+    options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = SEED
     options.min_model_size = 2
     options.max_num_models = 4
     options.min_num_matches = 10
@@ -193,7 +202,8 @@ def _mapping(colmap: Any, keep_focal: bool) -> Any:
     return options
 
 
-def _as_capture(model: Any, names: Sequence[str], height: int, width: int) -> Capture:
+def as_capture(model: Any, names: Sequence[str], height: int, width: int) -> Capture:
+    """A reconstruction in the frame of its first picture, whose median depth is 1."""
     pictures = {image.name: image for image in model.images.values() if image.has_pose}
     placed = [index for index, name in enumerate(names) if name in pictures]
     order = {identifier: row for row, identifier in enumerate(sorted(model.points3D))}

@@ -42,6 +42,7 @@ def evaluate(
     model: str | None = None,
     scenes: int | None = None,
     seed: int | None = None,
+    walking: bool = False,
     capture: Annotated[CaptureOptions, arg(name="")] = CaptureOptions(),
     report: Path | None = None,
     run: Path | None = None,
@@ -63,13 +64,14 @@ def evaluate(
         model: Which model is measured; mini when left out.
         scenes: How many worlds; 16, or 8 that move or are meshed, or 4 or 8 of an ablation, when left out.
         seed: Of the teacher's noise; 0 when left out.
+        walking: Of worlds that move: the input's camera moves as well, and has to be found.
         capture: Of posed captures.
         report: Folder for a page and its numbers (worlds, posed), or for pictures of worlds that move.
         run: Of an ablation: folder of what is finished, from which it goes on; runs/ablations when left out.
         optimize: Of worlds: also Gaussians optimized on each scene's clips, in so many steps (slow; 300 are some).
         device: Where the networks run: auto, cpu, cuda or cuda:N.
     """
-    asked = _Asked(what, folder, other, model, scenes, seed, capture, report, run, optimize, device)
+    asked = _Asked(what, folder, other, model, scenes, seed, walking, capture, report, run, optimize, device)
     _check_places(asked)
     _check_options(asked)
     numbers = _measure(asked)
@@ -93,6 +95,7 @@ class _Asked:
     model: str | None
     scenes: int | None
     seed: int | None
+    walking: bool
     capture: CaptureOptions
     report: Path | None
     run: Path | None
@@ -125,6 +128,8 @@ def _check_options(asked: _Asked) -> None:
         raise LyraError(f"evaluate {what} measures what is in the folder: leave out --scenes")
     if scenes is not None and scenes < 1:
         raise LyraError(f"{scenes} worlds: give at least 1")
+    if asked.walking and what != "dynamic":
+        raise LyraError("--walking: of worlds that move alone; leave it out, or evaluate dynamic")
     if what != "posed" and capture != CaptureOptions():
         given = ", ".join(f"--{name.replace('_', '-')}" for name, value in vars(capture).items() if value is not None)
         raise LyraError(f"{given}: of captures alone; leave it out, or evaluate posed FOLDER")
@@ -195,7 +200,7 @@ def _evaluate_worlds(asked: _Asked) -> dict:
         return evaluate_meshes(engine, MeshWorldsOptions(**chosen))
     from lyra.evaluation.moving_worlds import DynamicOptions, evaluate_dynamic
 
-    return evaluate_dynamic(engine, DynamicOptions(**chosen), report)
+    return evaluate_dynamic(engine, DynamicOptions(walking=asked.walking, **chosen), asked.report)
 
 
 def _report_worlds(engine: "Engine", options: "WorldsOptions", report: Path | None) -> dict:

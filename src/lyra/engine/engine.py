@@ -43,6 +43,7 @@ from lyra.tokenizer.tiling import place_tokenizer
 from lyra.tokenizer.tokenizer import Tokenizer, decode_frames, encode_frames
 from lyra.views.moving import estimate_video
 from lyra.views.outlook import Outlook
+from lyra.views.posed_video import PosedVideo, pose_video
 from lyra.views.posing import PosedPhotos, pose_photos
 from lyra.views.still import estimate_views, lift_posed
 from lyra.views.views import Views
@@ -131,14 +132,15 @@ class Engine:
 
     def views(
         self,
-        source: Sequence[Photo] | Video | PosedPhotos,
+        source: Sequence[Photo] | Video | PosedPhotos | PosedVideo,
         cameras: Cameras | None = None,
         fov: float | None = None,
     ) -> tuple[Views, dict[str, Any]]:
         """Depth and lens of an input, all in the first picture's frame and scale.
 
         Args:
-            source: Photos, the input view first, or a video, at the model's size.
+            source: Photos, the input view first, or a video, at the model's size; cameras of a video that has none
+                are found.
             cameras: Of several photos, in any unit; found in the photos when None.
             fov: Degrees of the shorter side, where the user says so.
 
@@ -146,13 +148,15 @@ class Engine:
             The views, and the field of view with the source it came from.
 
         Raises:
-            LyraError: no depth can be found.
+            LyraError: no depth can be found, or no cameras.
         """
-        if not isinstance(source, Video | PosedPhotos) and len(source) > 1 and cameras is None:
+        if isinstance(source, Video):
+            source = pose_video(source, fov) if source.cameras is None else PosedVideo(source, None, True, ())
+        if not isinstance(source, PosedVideo | PosedPhotos) and len(source) > 1 and cameras is None:
             source = pose_photos(source, fov)
         with self.placement.hosting(self.estimator):
-            if isinstance(source, Video):
-                return estimate_video(self.estimator, source, fov)
+            if isinstance(source, PosedVideo):
+                return estimate_video(self.estimator, source.video, fov, source.anchors, source.lens_told)
             if isinstance(source, PosedPhotos):
                 return lift_posed(self.estimator, source)
             return estimate_views(self.estimator, source, cameras, fov)

@@ -145,7 +145,7 @@ class MovingScores:
 def dynamic_baselines(
     source_images: Float[Tensor, "time 3 height width"],
     source_depth: Float[Tensor, "time height width"],
-    input_camera: Cameras,
+    source_cameras: Cameras,
     cameras: Cameras,
     times: Float[Tensor, "view"],
 ) -> dict[str, Float[Tensor, "view 3 height width"]]:
@@ -154,7 +154,7 @@ def dynamic_baselines(
     Args:
         source_images: The source video in [0, 1]; frame i of n is at time i / (n - 1).
         source_depth: Its z-depth, scene units.
-        input_camera: The one still camera of the source video.
+        source_cameras: Of its frames.
         cameras: Of the views.
         times: Of the views, in [0, 1]; the nearest frame is taken.
 
@@ -168,7 +168,7 @@ def dynamic_baselines(
     for frame in picks.unique().tolist():
         views = (picks == frame).nonzero()[:, 0]
         warped[views], covered[views] = warp_input(
-            source_images[frame], source_depth[frame], input_camera, cameras[views]
+            source_images[frame], source_depth[frame], source_cameras[frame : frame + 1], cameras[views]
         )
     return {
         "cache": fill_with_mean(warped, covered),

@@ -132,4 +132,7 @@ def to_true_scale(views: Views, true_depth: Float[Tensor, "height width"]) -> Vi
         return torch.where(is_sky(depth), depth, depth * factor)
 
     motion = views.motion and replace(views.motion, backdrop_depth=scaled(views.motion.backdrop_depth))
-    return replace(views, depth=scaled(views.depth), motion=motion)
+    poses = views.cameras.camera_to_world.clone()
+    poses[:, :3, 3] *= factor
+    cameras = replace(views.cameras, camera_to_world=poses)
+    return replace(views, depth=scaled(views.depth), cameras=cameras, motion=motion)

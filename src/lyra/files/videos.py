@@ -5,6 +5,7 @@ Frames are treated as photos are: turned upright, straightened, cropped around t
 
 import bisect
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ _BLACK = 3.0
 _UNTAGGED, _BT709, _BT601 = 2, 1, 5
 """Matrix coefficients of ISO/IEC 23091-2: not told, and the two that untagged videos have."""
 _HD_LINES = 720
+_FOCAL_TAG = "focal_length.35mm_equivalent"
+"""End of the name under which phones write it, in QuickTime's metadata."""
 _HDR = {16: "PQ", 18: "HLG"}
 """Transfer characteristics of ISO/IEC 23091-2 that are not shown as sRGB."""
 
@@ -56,9 +59,11 @@ class Video:
     sha256: str
     """Hex digest of the file."""
     cameras: Cameras | None
-    """One a frame, in any unit, relative to the first; None where the camera is taken as still."""
+    """One a frame, in any unit, relative to the first; None where nobody told them."""
     notes: tuple[str, ...]
     """What a user may want to know, one sentence each."""
+    fov_degrees: float | None = None
+    """Field of view of the shorter side of the part used, where the file tells the focal length."""
 
     @classmethod
     def of(cls, frames: Float[Tensor, "time 3 height width"], seconds: float) -> "Video":
@@ -113,14 +118,29 @@ def load_video(
     if pictures.std() * 255 < _BLACK:
         raise LyraError(f"{path} shows nothing but one color: give a video of a scene")
     poses = None
-    if seen is None:
-        notes.append("no cameras were given: the camera is taken as still")
-    else:
+    if seen is not None:
         fitted = fit_cameras(seen, height, width)
         poses = fitted.relative_to(fitted.camera_to_world[0])
         if any(not camera.lens.distortion.straight for camera in seen):
             notes.append("its lens distortion was undone")
-    return Video(pictures, seconds, look.shape.shown, crop, sha256_file(path), poses, tuple(notes))
+    fov = None if seen is not None else _read_fov(path, look.shape.shown, crop)
+    return Video(pictures, seconds, look.shape.shown, crop, sha256_file(path), poses, tuple(notes), fov)
+
+
+def _read_fov(path: Path, size: tuple[int, int], crop: tuple[int, int, int, int]) -> float | None:
+    """Degrees of the shorter side of the part used, by the focal length for 35 mm film that phones write."""
+    with _open(path) as container:
+        told = {**container.metadata, **container.streams.video[0].metadata}
+    text = next((value for key, value in told.items() if key.lower().endswith(_FOCAL_TAG)), "")
+    try:
+        focal = float(text)
+    except ValueError:
+        return None
+    if not 5 <= focal <= 500:
+        return None
+    # Told for the diagonal of 36 x 24 mm.
+    side = min(crop[2] - crop[0], crop[3] - crop[1]) / math.hypot(*size) * math.hypot(36, 24)
+    return math.degrees(2 * math.atan(0.5 * side / focal))
 
 
 def video_shape(path: Path) -> Shape:

@@ -18,7 +18,7 @@ from lyra.files.photos import Photo, is_video, load_photo, load_posed_photos
 from lyra.files.picture_files import picture_shape
 from lyra.files.poses import load_posed_images
 from lyra.files.videos import Video, load_video, video_shape
-from lyra.generate.options import MOST_CHUNKS, MOST_PHOTOS, GenerateOptions, VideoOptions
+from lyra.generate.options import MOST_CHUNKS, MOST_PHOTOS, STILL, GenerateOptions, VideoOptions
 from lyra.geometry.cameras import Cameras
 from lyra.geometry.trajectories import TRAJECTORY_NAMES
 from lyra.models.model import Model
@@ -46,6 +46,8 @@ class Decisions:
     identity: dict[str, Any]
     unposed: tuple[Path, ...] = ()
     """Files of several photos whose cameras are still to be found."""
+    video_file: Path | None = None
+    """Of the video."""
 
 
 def decide(
@@ -93,7 +95,7 @@ def decide(
     inputs = [photo.sha256 for photo in photos] if video is None else [video.sha256]
     identity = run_identity(model, config, inputs, known, paths, options)
     unposed = tuple(sources) if len(sources) > 1 else ()
-    return Decisions(config, placement, guardrail, paths, photos, video, cameras, identity, unposed)
+    return Decisions(config, placement, guardrail, paths, photos, video, cameras, identity, unposed, photo_path)
 
 
 def require_extra(module: str, package: str) -> None:
@@ -246,7 +248,7 @@ def load_video_input(path: Path, config: TeacherConfig, options: VideoOptions) -
         natural = min(max(1, round(seconds * config.fps / steps)), MOST_CHUNKS)
         return 1 + steps * (natural if options.chunks is None else options.chunks)
 
-    cameras = None if options.cameras is None else Path(options.cameras)
+    cameras = None if options.cameras in (None, STILL) else Path(options.cameras)
     return load_video(path, config.height, config.width, count, cameras)
 
 
@@ -262,6 +264,7 @@ def check_video(model: Model, options: GenerateOptions, files: bool) -> None:
         raise LyraError("--text-to-image draws the first image, which the video has: leave one of them out")
     if files:
         require_extra("fourdgs", "fourdgs")
+    require_extra("cv2", "opencv-python-headless")
     if model.decoder.config.geometry != "cache":
         raise LyraError(
             f"the student of model {model.config.name!r} makes one moment at a time: generate the clips with a photo's "
@@ -296,7 +299,8 @@ def run_identity(
         content.pop(name)
     content["trajectories"] = [path.name for path in paths]
     # A video's cameras count by their content, below, wherever the file lies.
-    content["video"].pop("cameras")
+    if content["video"].pop("cameras") == STILL:
+        content["video"]["cameras"] = STILL
     read = {path.name: digest_cameras(path.cameras) for path in paths if path.name not in TRAJECTORY_NAMES}
     # The first image of a prompt is made later; the prompt, its pipeline and the seed stand for it.
     identity = {

@@ -30,13 +30,18 @@ MOST_CHUNKS = 4
 """Of a long video, unless a user wants more; it is sampled more coarsely then."""
 
 
+STILL = "still"
+"""In place of a video's camera file: its camera stands."""
+
+
 @dataclass(frozen=True)
 class VideoOptions:
     """What a user decides about a video input."""
 
     cameras: str | None = None
-    """File with one camera a frame: our JSON, a ``transforms.json`` or an NPZ of poses. Poses in ViPE's folders beside
-    the video are found without it; else the camera is taken as still."""
+    """File with one camera a frame: our JSON, a ``transforms.json`` or an NPZ of poses; or "still", where the camera is
+    to be taken as standing. Poses in ViPE's folders beside the video are found without it; else they are found in the
+    video itself, which takes pycolmap where its camera moves."""
     chunks: int | None = None
     """How many clips of the model's length the video is cut into, each beginning with the frame at which the one
     before it ends; more show more moments. As many as bring it nearest to the model's frame rate, at most

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lyra.capture.film_cameras import FILM_SIDE
 from lyra.capture.reconstruction import POSING_SIDE
 from lyra.depth import DepthEstimator
 from lyra.device.memory import DeviceOptions, peak_memory_mb, quantize
@@ -27,9 +28,9 @@ from lyra.errors import LyraWarning
 from lyra.files import save_image, write_atomically
 from lyra.files.moving_splats import save_4dgs
 from lyra.files.photos import Photo, find_sources, load_photo
-from lyra.files.videos import Video
+from lyra.files.videos import Video, load_video
 from lyra.generate.decisions import Decisions, decide, draws_prompt
-from lyra.generate.options import GenerateOptions
+from lyra.generate.options import STILL, GenerateOptions
 from lyra.generate.run_folder import digest_identity, prepare_folder
 from lyra.geometry.dynamic import DynamicGaussians
 from lyra.geometry.trajectories import TRAJECTORY_NAMES, TrajectoryName, draw_distance
@@ -41,6 +42,7 @@ from lyra.teacher import VideoTeacher
 from lyra.teacher.first_image import DEFAULT_IMAGE_MODEL, ImageModel, draw_first_image
 from lyra.viewer.page import write_viewer
 from lyra.views.drawn import draw_prompt
+from lyra.views.posed_video import PosedVideo, pose_video
 from lyra.views.posing import PosedPhotos, pose_photos
 from lyra.views.views import Views
 
@@ -138,6 +140,10 @@ def see(engine: Engine, decided: Decisions, out: Path | None, options: GenerateO
             with timings.stage("cameras"):
                 source = find_photo_cameras(photos, decided, options)
             notes = source.notes
+        elif isinstance(source, Video) and source.cameras is None:
+            with timings.stage("cameras"):
+                source = find_video_cameras(source, decided, options)
+            notes = source.notes
         with timings.stage("depth"):
             views, fov = engine.views(source, decided.cameras, options.fov)
         if out is None:
@@ -162,6 +168,23 @@ def find_photo_cameras(photos: Sequence[Photo], decided: Decisions, options: Gen
     size = (round(decided.config.height * scale), round(decided.config.width * scale))
     print(f"finding the cameras of {len(photos)} photos", file=sys.stderr)
     return pose_photos(photos, options.fov, [load_photo(path, *size).image for path in decided.unposed])
+
+
+def find_video_cameras(video: Video, decided: Decisions, options: GenerateOptions) -> PosedVideo:
+    """Finds the cameras of a video, which is looked at larger than the model does; none where it shall stand.
+
+    Raises:
+        LyraError: the camera moves, and where it was cannot be found.
+    """
+    if options.video.cameras == STILL:
+        return PosedVideo.standing(video)
+    height, width = video.frames.shape[2:]
+    scale = min(FILM_SIDE, max(video.source_size)) / max(height, width)
+    print("finding the cameras of the video", file=sys.stderr)
+    larger = None
+    if scale > 1 and decided.video_file is not None:
+        larger = load_video(decided.video_file, round(height * scale), round(width * scale), len(video.frames)).frames
+    return pose_video(video, options.fov, larger)
 
 
 def first_photo(engine: Engine, decided: Decisions, options: GenerateOptions, out: Path | None) -> Photo:

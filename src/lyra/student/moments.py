@@ -115,7 +115,7 @@ def show_at(
     # What may belong to other moments than its own: at some frames, what a trajectory adds, and the input's backdrop.
     lasting = torch.zeros_like(added, dtype=torch.bool)
     lasting[:, ::key] = added[:, ::key] > CONSIDERED
-    if bool(still.any()):
+    if not bool(source.moving.all()):
         lasting[0] &= ~source.moving
     places = lasting.nonzero()
     where = tuple(places.T)

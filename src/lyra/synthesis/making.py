@@ -25,6 +25,7 @@ from lyra.synthesis.samples import BACKWARD, Sample, encode_sample
 from lyra.synthesis.shards import pack_files
 from lyra.synthesis.sources import Source
 from lyra.views.drawn import Drawing, draw_prompt
+from lyra.views.posed_video import PosedVideo
 from lyra.views.still import find_pose_unit
 from lyra.views.views import Views
 from lyra.worlds import INPUT_FOV
@@ -111,7 +112,7 @@ def see(engine: Engine, source: Source) -> Views:
         case "moving_world":
             clip = render_source_video(int(source.place), config.frames, *size)
             video = Video.of(clip.video.float() / 255, (config.frames - 1) / config.fps)
-            return engine.views(video, fov=INPUT_FOV)[0]
+            return engine.views(PosedVideo.standing(video), fov=INPUT_FOV)[0]
         case _:
             image = render_input_view(int(source.place), *size).float() / 255
             return engine.views([Photo.of(image)], fov=INPUT_FOV)[0]

@@ -1,7 +1,7 @@
 """The input of a dynamic scene: pictures, depth and cameras at every moment, and what stays the same.
 
-Depth is estimated picture by picture and made consistent over time: what does not change keeps one depth for ever, and
-each picture's depth is brought to that scale.
+Depth is estimated picture by picture and made consistent over time: what stands still has one depth for all pictures,
+to which each picture's depth is brought, and what moves a body of its own.
 """
 
 from dataclasses import replace
@@ -18,9 +18,13 @@ from lyra.depth.alignment import align_depth
 from lyra.errors import LyraError
 from lyra.files.photos import Photo
 from lyra.files.videos import Video
-from lyra.geometry.cameras import through_lens
+from lyra.geometry.cameras import Cameras, through_lens
 from lyra.geometry.sky import is_sky
-from lyra.views.still import estimate_views, find_pose_unit
+from lyra.views.bodies import fill_outlines, find_shadows, give_bodies
+from lyra.views.own_motion import find_movers
+from lyra.views.posing import Anchors
+from lyra.views.static_scene import see_static
+from lyra.views.still import anchor, estimate_views, find_pose_unit
 from lyra.views.views import Motion, Views
 
 CHANGE = 0.08
@@ -31,13 +35,21 @@ _LEAST_STILL = 0.2
 """Share of a picture that must be like the backdrop for its depth to be aligned by it."""
 
 
-def estimate_video(estimator: DepthEstimator, video: Video, fov: float | None = None) -> tuple[Views, dict[str, Any]]:
-    """Depth of every frame, consistent over time, and what stays the same.
+def estimate_video(
+    estimator: DepthEstimator,
+    video: Video,
+    fov: float | None = None,
+    anchors: Anchors | None = None,
+    lens_told: bool = True,
+) -> tuple[Views, dict[str, Any]]:
+    """Depth of every frame, consistent over time, and what moves.
 
     Args:
         estimator: Of one picture's depth.
-        video: Frames and, if known, their cameras.
+        video: Frames and, if its camera moves, where it was.
         fov: Degrees of the shorter side, where the user says so.
+        anchors: Points that stand still, in the unit of the video's cameras.
+        lens_told: Whether the cameras' focal length is more than a guess.
 
     Returns:
         The views, and the field of view with the source it came from.
@@ -47,13 +59,15 @@ def estimate_video(estimator: DepthEstimator, video: Video, fov: float | None = 
     """
     first = _as_photo(video)
     start, lens = estimate_views(estimator, [first], None if video.cameras is None else video.cameras[:1], fov)
-    if video.cameras is not None:
-        return _moving_camera(estimator, video, start), lens
-    return _still_camera(estimator, video, start), lens
+    if video.cameras is None:
+        return _still_camera(estimator, video, start), lens
+    if not lens_told and lens["source"] == "camera file":
+        lens = {**lens, "source": "default"}
+    return _moving_camera(estimator, video, start, anchors), lens
 
 
 def _as_photo(video: Video) -> Photo:
-    return Photo(video.frames[0], None, video.source_size, video.crop, video.sha256, video.notes)
+    return Photo(video.frames[0], video.fov_degrees, video.source_size, video.crop, video.sha256, video.notes)
 
 
 def find_backdrop(
@@ -71,6 +85,7 @@ def find_backdrop(
 
 def _still_camera(estimator: DepthEstimator, video: Video, start: Views) -> Views:
     backdrop, moving = find_backdrop(video.frames)
+    moving = fill_outlines(moving)
     depths = [_predict(estimator, frame) for frame in video.frames]
     # Sky that comes and goes would tear holes: it is where most pictures have it.
     sky = torch.stack([is_sky(depth) for depth in depths]).float().mean(0) > 0.5
@@ -81,27 +96,77 @@ def _still_camera(estimator: DepthEstimator, video: Video, start: Views) -> View
     for index, depth in enumerate(depths):
         known = ~moving[index]
         if float(known.float().mean()) >= _LEAST_STILL:
-            # Nothing in front of the camera is behind what it hides.
-            depth = torch.minimum(_align(depth, behind, known), behind)
+            depth = _align(depth, behind, known)
         else:
             depth = _align(depth, aligned[-1] if aligned else start.depth[0], torch.ones_like(known))
-        depth = torch.where(is_sky(depth) & ~sky, behind, depth)
-        aligned.append(torch.where(still, behind, depth))
+        aligned.append(torch.where(is_sky(depth) & ~sky, behind, depth))
     count = len(video.frames)
-    cameras = start.cameras[[0] * count]
-    return Views(
-        video.frames,
-        torch.stack(aligned),
-        cameras,
-        Motion(moving, still, backdrop, behind, video.seconds),
-    )
+    settled = torch.stack(aligned)
+    if not bool(moving.all()):
+        everywhere = behind.expand(count, -1, -1)
+        settled = stand_up(video.frames, settled, backdrop.expand(count, -1, -1, -1), everywhere, moving)
+        # What does not change in a picture is what it is in all others.
+        settled = torch.where(moving, settled, everywhere)
+    motion = Motion(moving, still, backdrop, behind, video.seconds)
+    return Views(video.frames, settled, start.cameras[[0] * count], motion)
 
 
-def _moving_camera(estimator: DepthEstimator, video: Video, start: Views) -> Views:
-    """Each frame's depth is aligned to the frame before it, seen from where the frame is."""
+def _moving_camera(estimator: DepthEstimator, video: Video, start: Views, anchors: Anchors | None) -> Views:
+    """Depth by the points that stand still where there are any, else aligned from frame to frame; then settled."""
     assert video.cameras is not None
     # Another field of view than the file's holds for all frames; what the file says of zooming stays.
-    poses = through_lens(video.cameras, start.cameras.intrinsics[0]).relative_to(video.cameras.camera_to_world[0])
+    cameras = through_lens(video.cameras, start.cameras.intrinsics[0]).relative_to(video.cameras.camera_to_world[0])
+    if anchors is None:
+        cameras, depth = _align_in_order(estimator, video, start, cameras)
+    else:
+        raw = torch.stack([start.depth[0], *(_predict(estimator, frame) for frame in video.frames[1:])])
+        views = anchor(Views(video.frames, raw, cameras), anchors)
+        cameras, depth = views.cameras, views.depth
+    return settle_views(Views(video.frames, depth, cameras), video.seconds)
+
+
+def settle_views(views: Views, seconds: float) -> Views:
+    """Views of a camera that moves, with what moves told apart, still surfaces at one depth for all, and bodies.
+
+    Args:
+        views: Depth of every picture by itself, in the unit of the cameras.
+        seconds: From the first picture to the last.
+    """
+    moving = find_movers(views.images, views.depth, views.cameras)
+    if float(moving.float().mean()) > 1 - _LEAST_STILL:
+        moving = torch.ones_like(moving)  # nothing agrees: nothing is known to stand still
+        return replace(views, motion=Motion(moving, ~moving[0], views.images[0], views.depth[0], seconds))
+    moving = _grow(moving)
+    backdrops, behind, _ = see_static(views.images, views.depth, views.cameras, moving)
+    sky = is_sky(views.depth)
+    # Sky is nowhere: it stays as each picture has it.
+    behind = torch.where(sky & ~moving, views.depth, behind)
+    settled = torch.where(moving, views.depth, behind)
+    settled = stand_up(views.images, settled, backdrops, behind, moving)
+    motion = Motion(moving, torch.zeros_like(moving[0]), backdrops[0], behind[0], seconds)
+    return Views(views.images, settled, views.cameras, motion)
+
+
+def stand_up(
+    images: Float[Tensor, "time 3 height width"],
+    depth: Float[Tensor, "time height width"],
+    backdrops: Float[Tensor, "time 3 height width"],
+    behind: Float[Tensor, "time height width"],
+    moving: Bool[Tensor, "time height width"],
+) -> Float[Tensor, "time height width"]:
+    """Depth in which what moves has a body, and its shadows lie; see ``give_bodies``."""
+    raised = behind.clamp(min=1e-3).log() - depth.clamp(min=1e-3).log()
+    return give_bodies(depth, behind, moving, find_shadows(images, backdrops, moving, raised))
+
+
+def _grow(mask: Tensor) -> Bool[Tensor, "time height width"]:
+    return F.max_pool2d(mask.float()[:, None], 3, stride=1, padding=1)[:, 0] > 0
+
+
+def _align_in_order(
+    estimator: DepthEstimator, video: Video, start: Views, poses: Cameras
+) -> tuple[Cameras, Float[Tensor, "time height width"]]:
+    """Each frame's depth is aligned to the frame before it, seen from where the frame is."""
     scale = find_pose_unit(start, video.frames[1:], poses[1:])
     moved = poses.camera_to_world.clone()
     moved[:, :3, 3] *= scale
@@ -116,9 +181,7 @@ def _moving_camera(estimator: DepthEstimator, video: Video, start: Views) -> Vie
         if int(seen.sum()) < _LEAST_KNOWN:
             raise LyraError(f"frame {index} shows nothing of the frame before it: give a slower video")
         depths.append(_align(_predict(estimator, video.frames[index]), known.depth[0, 0], seen))
-    moving = torch.ones_like(video.frames[:, 0], dtype=torch.bool)
-    motion = Motion(moving, ~moving[0], video.frames[0], depths[0], video.seconds)
-    return Views(video.frames, torch.stack(depths), cameras, motion)
+    return cameras, torch.stack(depths)
 
 
 def _predict(estimator: DepthEstimator, image: Float[Tensor, "3 height width"]) -> Float[Tensor, "height width"]:
