@@ -155,7 +155,7 @@ TABLES = (
     Table("worlds", "lyra evaluate worlds", 14, METHODS, detailed=True),
     Table(
         "optimized",
-        "lyra evaluate worlds --scenes 2 --optimize 300",
+        "lyra evaluate worlds --scenes 1 --optimize 300",
         *(4, METHODS | {"seconds": "seconds a scene"}, rows_with_seconds),
     ),
     Table("worlds-four", "lyra evaluate worlds --scenes 4", 4, METHODS, detailed=True),
