@@ -192,6 +192,8 @@ TABLES = (
     Table("prompts-second", "python recipes/prompt_scores.py recipes/prompts/second.json", 4),
     Table("prompts", left_out="the figures at first sight of a set cannot be had twice"),
     Table("layer-behind", left_out=WEIGHTS),
+    Table("film-cameras", left_out=SCRIPT),
+    Table("mover-depth", left_out=SCRIPT),
 )
 """In the order of the page."""
 BY_NAME = {table.name: table for table in TABLES}

@@ -34,7 +34,8 @@ PAGE = (ROOT / "docs/results.md").read_text(encoding="utf-8")
 
 def test_every_table_of_the_page_is_known():
     outside = tables.BLOCK.sub("", PAGE)
-    assert [line for line in outside.splitlines() if line.startswith(("|", "```text"))] == []
+    bare = [line for line in outside.splitlines() if line.startswith(("|", "```text"))]
+    assert bare == [], "put the table between <!-- table: NAME --> and <!-- end -->, and name it in recipes/tables.py"
     names = [found["name"] for found in tables.BLOCK.finditer(PAGE)]
     assert len(names) == len(set(names)) and set(names) <= set(tables.BY_NAME)
     assert {table.name for table in tables.TABLES if table.left_out and table.name not in names} == set()
