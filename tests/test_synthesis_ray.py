@@ -230,8 +230,11 @@ def test_two_commands_in_one_folder(tmp_path: Path, alone):
     first = command(inputs, tmp_path / "set")
     while not (tmp_path / "set/dataset.json").exists():
         time.sleep(0.05)
+    # It waits, or on a slow machine it is done before the second has begun.
+    first.send_signal(signal.SIGSTOP)
     second = command(inputs, tmp_path / "set", "--ray", "--workers", "1")
     _, said = second.communicate(timeout=300)
+    first.send_signal(signal.SIGCONT)
     assert second.returncode == 2
     assert f"is in use by another run (process {first.pid} on" in said.splitlines()[-1]
     _, said = first.communicate(timeout=300)

@@ -4,6 +4,7 @@ python two_processes.py FOLDER [--sharing ddp|fsdp] [--steps N] [--student] [--k
 """
 
 import argparse
+import copy
 import json
 import os
 import signal
@@ -69,7 +70,8 @@ def make_task(student: bool):
     from lyra.training.still_student import DecoderObjective, ask_decoder
 
     model, data = overfit.still_set()
-    decoder = model.decoder.double()
+    # A copy: the set is kept, and weights are divided in place.
+    decoder = copy.deepcopy(model.decoder).double()
     goal = DecoderObjective(views=(1, 2), targets=1, sizes=(1,), novel=False, weights=LossWeights(opacity=0.1))
     prepared = to_double(data.inputs(0))
     data.inputs = lambda index: prepared
