@@ -21,7 +21,7 @@ from lyra.geometry.cameras import Cameras
 from lyra.views.views import Views
 
 TURN = -20.0
-"""Degrees to the right of each extension."""
+"""Degrees of each extension; negative to the left."""
 STEP = 0.08
 """Scene units that the camera moves ahead meanwhile, where it looks."""
 FRAMES = 17
