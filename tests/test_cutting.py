@@ -17,7 +17,7 @@ from lyra.generate.cutting import cut_scene
 from lyra.geometry.cameras import Cameras, intrinsics_from_fov
 from lyra.geometry.dynamic import DynamicGaussians
 from lyra.geometry.gaussians import Gaussians
-from lyra.scene.film import film_scene, render_video, write_bullet, write_fly_through
+from lyra.scene.film import film_path, film_scene, render_video, write_bullet, write_fly_through
 from lyra.scene.scene import Scene
 from lyra.scene.times import TimeOptions
 
@@ -207,3 +207,11 @@ def test_films_of_a_scene_that_moves(scene: Scene, tmp_path: Path):
         change[name] = abs(frames[0].astype(float) - frames[-1]).mean()
     # The path is nearly closed: what differs much between the first and the last frame is time's doing.
     assert change["scene.mp4"] > 3 * change["bullet.mp4"]
+
+
+def test_a_film_does_not_go_through_what_moves(scene: Scene):
+    start = film_path(scene, 24, 1e-3).centers[0]
+    seen = [scene.at(time).render(scene.input_camera) for time in (0.0, 0.5, 1.0)]
+    nearest = min(float(one.depth[one.alpha > 0.5].quantile(0.02)) for one in seen)
+    forward = (film_path(scene, 24, 50.0).centers - start)[:, 2]
+    assert 0.3 * nearest < float(forward.max()) < 0.8 * nearest

@@ -23,6 +23,8 @@ from lyra.scene.times import TimeOptions
 FILM_SIZE = 512
 """A scene's own films are enlarged by the largest whole factor that keeps their longer side within this many pixels."""
 FILM_FPS = 24
+_SHARE_OF_NEAREST = 0.5
+"""Of the distance to the nearest thing that a film's path moves by: it goes forward by 1.2 times that."""
 _LEAST_ALPHA = 1e-4
 """Mean alpha of a picture below which nothing of a scene is in sight."""
 _FILM_SECONDS = (3.0, 10.0)
@@ -99,22 +101,44 @@ def write_fly_through(scene: Scene, path: Path, movement: float = 0.3) -> None:
     """A film of a smooth closed path through a scene; in a dynamic scene time runs once meanwhile."""
     shortest, longest = _FILM_SECONDS
     seconds = shortest if scene.dynamic is None else min(max(shortest, scene.dynamic.seconds), longest)
-    cameras = _film_path(scene, round(FILM_FPS * seconds), movement)
+    cameras = film_path(scene, round(FILM_FPS * seconds), movement)
     times = torch.linspace(0, 1, len(cameras))
     save_video(film_scene(scene, cameras, times), path, fps=FILM_FPS)
 
 
 def write_bullet(scene: Scene, path: Path, time: float = 0.5, movement: float = 0.3) -> None:
     """A film of the same path through a dynamic scene in which time stands still."""
-    cameras = _film_path(scene, round(FILM_FPS * _FILM_SECONDS[0]), movement)
+    cameras = film_path(scene, round(FILM_FPS * _FILM_SECONDS[0]), movement)
     save_video(film_scene(scene, cameras, torch.full((len(cameras),), time)), path, fps=FILM_FPS)
 
 
-def _film_path(scene: Scene, frames: int, movement: float) -> Cameras:
+def film_path(scene: Scene, frames: int, movement: float) -> Cameras:
+    """Cameras of a scene's own films; where things move it goes less far than to the nearest of them.
+
+    Args:
+        scene: Still or moving.
+        frames: Of the film.
+        movement: Distance that it goes, in scene units.
+    """
     camera = scene.input_camera
     factor = max(1, FILM_SIZE // max(camera.height, camera.width))
+    if scene.dynamic is not None:
+        movement = min(movement, _SHARE_OF_NEAREST * _find_nearest(scene))
     path = carry(scene, fly_through(movement, frames, camera.intrinsics[0], camera.height, camera.width))
     return path.resized(camera.height * factor, camera.width * factor)
+
+
+@torch.no_grad()
+def _find_nearest(scene: Scene) -> float:
+    """How far the nearest of a scene that moves is from its first camera, in its unit: nobody is walked through."""
+    camera = scene.input_camera
+    small = camera.resized(max(1, camera.height // 4), max(1, camera.width // 4))
+    depths = []
+    for time in (0.0, 0.5, 1.0):
+        rendering = scene.at(time).render(small)
+        depths.append(rendering.depth[rendering.alpha > 0.5])
+    depth = torch.cat(depths)
+    return float(depth.quantile(0.02)) / scene.unit if len(depth) else float("inf")
 
 
 @torch.no_grad()
