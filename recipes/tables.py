@@ -193,6 +193,7 @@ TABLES = (
     Table("prompts", left_out="the figures at first sight of a set cannot be had twice"),
     Table("layer-behind", left_out=WEIGHTS),
     Table("film-cameras", left_out=SCRIPT),
+    Table("extensions", left_out="`python recipes/explore_room.py room -o explored` prints it, of a scene made before"),
     Table("mover-depth", left_out=SCRIPT),
 )
 """In the order of the page."""
