@@ -6,7 +6,7 @@ from lyra.geometry.cameras import Cameras, intrinsics_from_fov, pixel_rays
 from lyra.geometry.gaussians import Gaussians, merge
 from lyra.rendering import render
 from lyra.student.surface import lie_on_surface, surface_normals
-from lyra.student.underlay import find_blocks, lay_under
+from lyra.student.underlay import find_blocks, keep_most_opaque, lay_under
 
 SIZE = 32
 
@@ -111,3 +111,21 @@ def test_it_follows_the_gaussians_in_every_target_and_passes_gradients():
     under.colors.sum().backward()
     assert colors.grad is not None
     torch.testing.assert_close(colors.grad, torch.full_like(colors, 0.25))
+
+
+def test_what_is_pruned_leaves_no_surface_without_its_layer():
+    """All as opaque: by opacity alone the layer, which comes last, would go before any of the surface."""
+    cells = torch.arange(SIZE * SIZE)
+    blocks = find_blocks(cells, torch.full((1, 1, SIZE, SIZE), 2.0), 2)
+    for opacities in (torch.full((len(cells) + len(blocks),), 0.99), torch.rand(len(cells) + len(blocks))):
+        opacities[len(cells) :] = opacities[: len(cells)][blocks].amin(1)
+        count = len(opacities) * 3 // 4
+        kept = keep_most_opaque(opacities, blocks, count)
+        assert len(kept) <= count and torch.equal(kept, kept.unique())
+        surface = kept[kept < len(cells)]
+        gone = sorted(set(cells.tolist()) - set(surface.tolist()))
+        assert opacities[surface].min() >= opacities[gone].max()
+        behind = (kept[kept >= len(cells)] - len(cells)).tolist()
+        whole = [n for n, block in enumerate(blocks.tolist()) if set(block) <= set(surface.tolist())]
+        assert behind == whole[: len(behind)] and len(behind) >= min(len(whole), count - len(surface))
+    assert len(keep_most_opaque(torch.rand(10), cells.new_empty(0, 1), 4)) == 4

@@ -20,6 +20,7 @@ from lyra.geometry.gaussians import Gaussians
 from lyra.student.decoder import CONSIDERED, GaussianDecoder, StudentInputs, count_gaussians
 from lyra.student.inputs import encode_times, frame_times
 from lyra.student.surface import is_hidden
+from lyra.student.underlay import find_blocks, keep_most_opaque
 from lyra.tokenizer.tokenizer import Tokenizer
 
 WIDER = 1.15
@@ -176,6 +177,9 @@ def decode_series(
     series = Gaussians(**{name: torch.cat([getattr(part, name) for part in parts]) for name in parts[0].tensors()})
     keep = round(decoder.config.keep * count_gaussians(decoder.config, inputs))
     if keep < len(series):
-        best = series.opacities.amax(0).argsort(descending=True, stable=True)[:keep]
+        base, side = inputs.base, decoder.config.underlay
+        assert base is not None
+        blocks = find_blocks(candidates, base.distance[0], side) if side else candidates.new_empty(0, 1)
+        best = keep_most_opaque(series.opacities.amax(0), blocks, keep)
         series = series.map(lambda tensor: tensor[:, best])
     return series

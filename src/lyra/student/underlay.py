@@ -82,6 +82,27 @@ def find_blocks(
     return members[(members >= 0).all(1) & _goes_on(distance, side)]
 
 
+def keep_most_opaque(
+    opacities: Float[Tensor, "splat"], members: Int[Tensor, "block square"], count: int
+) -> Int[Tensor, "kept"]:
+    """Numbers of at most so many Gaussians, the most opaque of the surface and what lies behind them.
+
+    A block goes with any of its surface's Gaussians: without the layer, gaps show in what is left of the surface.
+
+    Args:
+        opacities: Of the surface's, then the blocks'.
+        members: As of ``find_blocks``.
+        count: Of both together.
+    """
+    surface = len(opacities) - len(members)
+    order = opacities[:surface].argsort(descending=True, stable=True)
+    kept = torch.zeros(surface, dtype=torch.bool, device=opacities.device)
+    kept[order[: round(count * surface / max(1, len(opacities)))]] = True
+    chosen = kept.nonzero()[:, 0]
+    blocks = kept[members].all(1).nonzero()[:, 0][: max(0, count - len(chosen))]
+    return torch.cat([chosen, surface + blocks])
+
+
 def _goes_on(distance: Float[Tensor, "view time height width"], side: int) -> Bool[Tensor, "block"]:
     """Of each block whether the surface is even around it and its neighbours."""
     inverse = 1 / F.avg_pool2d(distance.flatten(0, 1)[:, None], side)
