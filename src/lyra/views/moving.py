@@ -137,7 +137,7 @@ def settle_views(views: Views, seconds: float) -> Views:
         moving = torch.ones_like(moving)  # nothing agrees: nothing is known to stand still
         return replace(views, motion=Motion(moving, ~moving[0], views.images[0], views.depth[0], seconds))
     moving = _grow(moving)
-    backdrops, behind, _ = see_static(views.images, views.depth, views.cameras, moving)
+    backdrops, behind = see_static(views.images, views.depth, views.cameras, moving)
     sky = is_sky(views.depth)
     # Sky is nowhere: it stays as each picture has it.
     behind = torch.where(sky & ~moving, views.depth, behind)

@@ -23,8 +23,8 @@ def see_static(
     depth: Float[Tensor, "time height width"],
     cameras: Cameras,
     moving: Bool[Tensor, "time height width"],
-) -> tuple[Float[Tensor, "time 3 height width"], Float[Tensor, "time height width"], Bool[Tensor, "time height width"]]:
-    """Color and depth of what stands still at every camera, and where both are known.
+) -> tuple[Float[Tensor, "time 3 height width"], Float[Tensor, "time height width"]]:
+    """Color and depth of what stands still at every camera; where too few pictures tell, those of what is around it.
 
     Args:
         images: In [0, 1].
@@ -55,7 +55,7 @@ def see_static(
     filled = fill_holes(behind[:, None] * seen[:, None], seen.float())[:, 0].exp()
     color = torch.stack(colors)
     color = torch.where(seen[:, None], color, fill_holes(color * seen[:, None], seen.float()))
-    return color, filled, seen
+    return color, filled
 
 
 def _median(values: Tensor, masks: Tensor) -> Tensor:
