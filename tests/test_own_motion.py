@@ -133,3 +133,11 @@ def test_without_opencv_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(MissingExtraError, match="video"):
         load_opencv()
+
+
+@pytest.mark.parametrize("left", [0, 3])
+def test_where_nearly_nothing_stands_still_all_moves(left: int):
+    """Too few pixels to tell what color stands still."""
+    evidence = torch.ones(HEIGHT, WIDTH)
+    evidence[0, :left] = -1.0
+    assert cut_out(load_opencv(), texture(0)[:, :, :WIDTH], evidence).all()

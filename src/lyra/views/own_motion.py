@@ -35,7 +35,7 @@ _LITTLE = 1.6
 _LEAST_AREA = 4e-4
 """Share of the picture below which what moves is a speck."""
 _LEAST_ROWS = 100
-"""Pixels by which a residual can be fitted."""
+"""Pixels by which a residual can be fitted, or the colors of what stands still be told."""
 _ROUNDS = 4
 """Of cutting out by color."""
 
@@ -232,6 +232,8 @@ def cut_out(
     labels = np.where(around, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     labels[still & ~around] = cv2.GC_BGD
     labels[sure] = cv2.GC_FGD
+    if int(np.isin(labels, (cv2.GC_BGD, cv2.GC_PR_BGD)).sum()) < _LEAST_ROWS:
+        return torch.ones(height, width, dtype=torch.bool)
     levels = (image.movedim(0, -1) * 255).round().clamp(0, 255).byte().numpy()[..., ::-1].copy()
     cv2.setRNGSeed(0)
     cv2.grabCut(levels, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), _ROUNDS, cv2.GC_INIT_WITH_MASK)
