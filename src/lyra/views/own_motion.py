@@ -34,7 +34,7 @@ _LITTLE = 1.6
 """As ``_MUCH``, within which a pixel stands still."""
 _LEAST_AREA = 4e-4
 """Share of the picture below which what moves is a speck."""
-_LEAST_ROWS = 100
+_LEAST_PIXELS = 100
 """Pixels by which a residual can be fitted, or the colors of what stands still be told."""
 _ROUNDS = 4
 """Of cutting out by color."""
@@ -184,7 +184,7 @@ def fit_affine(
     basis = torch.stack([torch.ones_like(u), u, v], -1)
     picks = known[::4, ::4]
     rows, values = basis[::4, ::4][picks].double(), residual[::4, ::4][picks].double()
-    if len(rows) < _LEAST_ROWS:
+    if len(rows) < _LEAST_PIXELS:
         return torch.zeros_like(residual)
     weights = torch.ones(len(rows), 1, dtype=torch.float64)
     fitted = torch.zeros(3, 2, dtype=torch.float64)
@@ -232,7 +232,7 @@ def cut_out(
     labels = np.where(around, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     labels[still & ~around] = cv2.GC_BGD
     labels[sure] = cv2.GC_FGD
-    if int(np.isin(labels, (cv2.GC_BGD, cv2.GC_PR_BGD)).sum()) < _LEAST_ROWS:
+    if int(np.isin(labels, (cv2.GC_BGD, cv2.GC_PR_BGD)).sum()) < _LEAST_PIXELS:
         return torch.ones(height, width, dtype=torch.bool)
     levels = (image.movedim(0, -1) * 255).round().clamp(0, 255).byte().numpy()[..., ::-1].copy()
     cv2.setRNGSeed(0)
